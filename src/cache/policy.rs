@@ -1,0 +1,37 @@
+//! What is decided per rule about storing.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+/// How the answers of one rule are stored.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Freshness lifetime, counted from the arrival of the response.
+    pub ttl: Duration,
+    /// Larger answers are not stored, in bytes.
+    pub max_entry: usize,
+    /// Request headers that are part of the key besides the credentials.
+    pub vary: Vec<HeaderName>,
+    /// Request headers that carry credentials: part of the key, hashed.
+    pub credentials: Vec<HeaderName>,
+    /// Query parameters that do not change the answer.
+    pub ignore_query: Vec<String>,
+    /// What an answer must look like to be stored.
+    pub store_if: StoreIf,
+}
+
+/// What an answer's content must look like, by top-level members: status 200 is not success everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreIf {
+    /// Must be there.
+    pub present: Vec<String>,
+    /// Must not be there.
+    pub absent: Vec<String>,
+    /// Must not be an empty array: writers Pillion cannot see would stay unseen for the whole lifetime.
+    pub non_empty: Vec<String>,
+}
+
+/// How long after a write the store may still answer reads with what was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settle(pub Duration);
