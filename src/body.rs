@@ -1,1 +1,84 @@
-//! To come.
+//! Content on its way to an upstream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::{Error, Kind};
+
+/// The content of one attempt.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// All of it is here; another attempt is a clone of the handle.
+    Full(Option<Bytes>),
+    /// Too large to keep: what was read already, then the rest as it comes. One attempt only.
+    Streaming {
+        /// Read before it turned out too large, in reverse order.
+        prefix: Vec<Bytes>,
+        /// Bytes in `prefix`.
+        prefix_len: u64,
+        /// The rest.
+        rest: Incoming,
+    },
+}
+
+impl Outgoing {
+    /// Content that is all here.
+    pub fn full(content: Bytes) -> Self {
+        Self::Full((!content.is_empty()).then_some(content))
+    }
+
+    /// Content that was read in part.
+    pub fn streaming(mut prefix: Vec<Bytes>, rest: Incoming) -> Self {
+        let prefix_len = prefix.iter().map(|chunk| chunk.len() as u64).sum();
+        prefix.reverse();
+        Self::Streaming { prefix, prefix_len, rest }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Outgoing::Full(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
+            Outgoing::Streaming { prefix, prefix_len, rest } => {
+                if let Some(chunk) = prefix.pop() {
+                    *prefix_len -= chunk.len() as u64;
+                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                }
+                // Request trailers are dropped: RFC 9110 section 6.5.1 allows it, and no upstream here reads any.
+                Pin::new(rest).poll_frame(cx).map(|frame| match frame? {
+                    Ok(frame) => frame.into_data().ok().map(|data| Ok(Frame::data(data))),
+                    Err(e) => {
+                        Some(Err(Error::new(Kind::Malformed, format!("reading the request content: {e}"))))
+                    }
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Outgoing::Full(content) => content.is_none(),
+            Outgoing::Streaming { prefix, rest, .. } => prefix.is_empty() && rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Outgoing::Full(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
+            Outgoing::Streaming { prefix_len, rest, .. } => rest
+                .size_hint()
+                .exact()
+                .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(prefix_len + rest)),
+        }
+    }
+}

@@ -21,8 +21,6 @@ pub enum Kind {
     RequestTimeout,
     /// The content is larger than `limits.max_body`.
     ContentTooLarge,
-    /// The header section is larger than what is accepted.
-    FieldsTooLarge,
     /// CONNECT, or an Upgrade this proxy does not do.
     NotImplemented,
     /// The upstream's name does not resolve.
@@ -41,8 +39,6 @@ pub enum Kind {
     Incomplete,
     /// No response head in time, or the deadline of the whole request is over.
     ResponseTimeout,
-    /// `memory.buffers` or another limit of ours is used up.
-    Overloaded,
     /// The request has passed through this process before.
     Loop,
     /// A defect of ours: a panic was caught.
@@ -51,12 +47,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for label sets and documentation.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 15] = [
         Kind::NoRoute,
         Kind::Malformed,
         Kind::RequestTimeout,
         Kind::ContentTooLarge,
-        Kind::FieldsTooLarge,
         Kind::NotImplemented,
         Kind::Dns,
         Kind::ConnectionRefused,
@@ -66,7 +61,6 @@ impl Kind {
         Kind::Protocol,
         Kind::Incomplete,
         Kind::ResponseTimeout,
-        Kind::Overloaded,
         Kind::Loop,
         Kind::Internal,
     ];
@@ -78,7 +72,6 @@ impl Kind {
             Kind::Malformed => StatusCode::BAD_REQUEST,
             Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Kind::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Kind::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Kind::Dns
             | Kind::ConnectionRefused
@@ -87,7 +80,6 @@ impl Kind {
             | Kind::Protocol
             | Kind::Incomplete => StatusCode::BAD_GATEWAY,
             Kind::ConnectionTimeout | Kind::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Kind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -97,11 +89,9 @@ impl Kind {
     pub const fn word(self) -> &'static str {
         match self {
             Kind::NoRoute => "destination_not_found",
-            Kind::Malformed
-            | Kind::RequestTimeout
-            | Kind::ContentTooLarge
-            | Kind::FieldsTooLarge
-            | Kind::NotImplemented => "http_request_error",
+            Kind::Malformed | Kind::RequestTimeout | Kind::ContentTooLarge | Kind::NotImplemented => {
+                "http_request_error"
+            }
             Kind::Dns => "dns_error",
             Kind::ConnectionRefused => "connection_refused",
             Kind::ConnectionTimeout => "connection_timeout",
@@ -110,7 +100,6 @@ impl Kind {
             Kind::Protocol => "http_protocol_error",
             Kind::Incomplete => "http_response_incomplete",
             Kind::ResponseTimeout => "http_response_timeout",
-            Kind::Overloaded => "connection_limit_reached",
             Kind::Loop => "proxy_loop_detected",
             Kind::Internal => "proxy_internal_error",
         }
@@ -180,7 +169,9 @@ impl Dialect {
             }
             Dialect::Upstash => json!({"error": format!("{word}: {detail}"), "status": status.as_u16()}),
             Dialect::Chroma => json!({"error": word, "message": detail}),
+            // The extension member `error` is for SDKs that show nothing else.
             Dialect::Problem => json!({
+                "error": {"message": detail, "type": word, "code": word},
                 "type": format!("urn:pillion:error:{word}"),
                 "title": word,
                 "status": status.as_u16(),
@@ -213,7 +204,7 @@ mod tests {
         );
         assert_eq!(
             text(Dialect::Problem),
-            r#"{"detail":"127.0.0.1:9 refused","status":502,"title":"connection_refused","type":"urn:pillion:error:connection_refused"}"#
+            r#"{"detail":"127.0.0.1:9 refused","error":{"code":"connection_refused","message":"127.0.0.1:9 refused","type":"connection_refused"},"status":502,"title":"connection_refused","type":"urn:pillion:error:connection_refused"}"#
         );
     }
 

@@ -4,8 +4,9 @@
 //! the top of the house to its ground: a module imports what stands below it, siblings never import each
 //! other, and `tests/architecture.rs` fails when that is broken. `docs/architecture.md` tells why.
 
-pub mod app;
 pub mod cli;
+
+pub mod app;
 
 pub mod server;
 
@@ -23,5 +24,6 @@ pub mod upstream;
 pub mod window;
 
 pub mod body;
+
 pub mod error;
 pub mod json;

@@ -1,9 +1,89 @@
 //! The configuration file: as written, and as meant.
+//!
+//! The text is parsed (`serde_yaml`), variables are expanded (`expand`), every mistake is found beside the schema
+//! (`check`), what remains is read into the types of the file (`file`), and layers are laid over each other until each
+//! route is a [`Plan`] (`resolve`). Nothing wrong is let through, and nothing stops at the first mistake.
 
-use std::path::PathBuf;
+mod check;
+mod effective;
+mod expand;
+mod file;
+mod layers;
+mod listeners;
+mod locate;
+mod overrides;
+pub mod presets;
+mod problem;
+pub mod reference;
+mod resolve;
+mod rule;
+pub mod units;
+
+pub use effective::effective;
+pub use problem::{Problem, Problems};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::problem::{Findings, KeyPath};
 use crate::plan::{Address, Plan};
+
+/// The variables of the process, taken once: tests bring their own.
+pub type Environment = BTreeMap<String, String>;
+
+/// The file of an installation without one.
+pub const DEFAULT: &str = include_str!("../../config/pillion.yaml");
+
+/// Where the file is looked for when none is named, after `$PILLION_CONFIG`.
+const PLACES: [&str; 2] = ["./pillion.yaml", "/etc/pillion/pillion.yaml"];
+
+/// Reads the file at `path`; without one that of `$PILLION_CONFIG`, `./pillion.yaml`, `/etc/pillion/pillion.yaml`, and
+/// the built-in default when there is none.
+pub fn load(path: Option<&Path>, env: &Environment) -> Result<Config, Problems> {
+    let named = env.get("PILLION_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let found = || PLACES.iter().map(PathBuf::from).find(|place| place.exists());
+    let Some(path) = path.map(Path::to_path_buf).or(named).or_else(found) else {
+        return parse(DEFAULT, None, env);
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => parse(&text, Some(path), env),
+        Err(error) => Err(Problems::single(Some(path), None, format!("it cannot be read: {error}"))),
+    }
+}
+
+/// Reads a text. `source` is where it came from, for messages.
+pub fn parse(text: &str, source: Option<PathBuf>, env: &Environment) -> Result<Config, Problems> {
+    let mut value: serde_yaml::Value = match serde_yaml::from_str(text) {
+        Ok(value) => value,
+        Err(error) => {
+            let line = error.location().map(|location| location.line());
+            return Err(Problems::single(source, line, format!("this is not valid YAML: {error}")));
+        }
+    };
+    if !value.is_mapping() && !value.is_null() {
+        return Err(Problems::single(
+            source,
+            None,
+            "a configuration is a mapping of keys: `version: 1` and so on".to_owned(),
+        ));
+    }
+    let mut findings = Findings::default();
+    expand::expand(&mut value, &KeyPath::root(), env, &mut findings);
+    let value = check::check(value, &reference::schema(), &mut findings);
+    let config = match serde_yaml::from_value(value) {
+        Ok(file) => resolve::resolve(&file, env, &mut findings),
+        Err(error) => {
+            // The walk lets nothing through that the types refuse; if it ever does, this says so.
+            findings.add_plain(&KeyPath::root(), error.to_string());
+            None
+        }
+    };
+    match config {
+        Some(config) if findings.is_clean() => Ok(Config { source, ..config }),
+        _ => Err(findings.into_problems(text, source)),
+    }
+}
 
 /// The configuration as meant: resolved once, nothing re-checked later.
 #[derive(Clone, Debug)]
@@ -14,6 +94,8 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// The admin listener.
     pub admin: Admin,
+    /// A Redis to share with other processes. Read, and not used by this version.
+    pub redis: Option<Secret>,
     /// In the order written.
     pub routes: Vec<Plan>,
     /// Memory budgets.

@@ -1,1 +1,153 @@
-//! To come.
+//! What Pillion counts and times, for Prometheus and for the summary of the last hour.
+//!
+//! Every series exists from the start: label values come from the configuration's routes and from closed sets in the
+//! code, never from a request, so traffic cannot make new ones. Nothing that identifies a caller is ever a label.
+//! Counting never waits: no look-up, no lock (but for one a minute in the summary). This is the only module that
+//! names the `prometheus` crate.
+
+mod catalogue;
+mod histogram;
+mod series;
+mod summary;
+
+pub use catalogue::{CATALOGUE, Metric, Type, Unit};
+pub use series::{InFlight, Observation, Series, Usage};
+pub use summary::{Distribution, Figures, Status, Summary};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{IntGauge, Registry, TextEncoder};
+
+use catalogue::Families;
+use summary::Recent;
+
+/// The label of requests that match no route, for route and operation.
+const NO_ROUTE: &str = "none";
+
+/// The words other concerns have for what they decide, as closed label sets. They are counted by index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vocabulary {
+    /// Why an attempt was made again.
+    pub retry_reasons: &'static [&'static str],
+    /// Why a failure was not attempted again.
+    pub not_retried_reasons: &'static [&'static str],
+    /// What came of asking the cache. `hit`, `miss`, `collapsed` and `stale` have a meaning to the hit rate: the
+    /// first is a hit, the others are misses, any other word is neither.
+    pub cache_results: &'static [&'static str],
+    /// Why an answer was not stored.
+    pub not_stored_reasons: &'static [&'static str],
+    /// Why a conversation was forwarded as it came.
+    pub window_reasons: &'static [&'static str],
+}
+
+/// What others keep count of themselves, read when somebody asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Stored responses.
+    pub cache_entries: u64,
+    /// Memory of stored responses, in bytes.
+    pub cache_bytes: u64,
+    /// Memory of request content held for replay, in bytes.
+    pub buffers_bytes: u64,
+}
+
+/// All numbers of this process.
+pub struct Metrics {
+    registry: Registry,
+    /// By route, then by operation.
+    series: Vec<Arc<Series>>,
+    no_route: Arc<Series>,
+    operations: usize,
+    cache_entries: IntGauge,
+    cache_bytes: IntGauge,
+    buffers_bytes: IntGauge,
+    recent: Arc<Recent>,
+}
+
+impl Metrics {
+    /// Makes every series there will be: one for each route and operation, and one for requests without a route.
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the catalogue is a constant and label values may be any text: it fails in every test or never"
+    )]
+    pub fn new(routes: &[&str], operations: &[&'static str], vocabulary: &Vocabulary) -> Self {
+        Self::build(routes, operations, vocabulary).expect("the catalogue is consistent")
+    }
+
+    fn build(routes: &[&str], operations: &[&str], vocabulary: &Vocabulary) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        let recent = Arc::new(Recent::new());
+        let make = |route: &str, operation: &str| -> prometheus::Result<Arc<Series>> {
+            Series::new(&families, (route, operation), vocabulary, Arc::clone(&recent)).map(Arc::new)
+        };
+        let series = routes
+            .iter()
+            .flat_map(|route| operations.iter().map(move |operation| (*route, *operation)))
+            .map(|(route, operation)| make(route, operation))
+            .collect::<prometheus::Result<_>>()?;
+        let no_labels: [&str; 0] = [];
+        families.build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
+        Ok(Self {
+            series,
+            no_route: make(NO_ROUTE, NO_ROUTE)?,
+            operations: operations.len(),
+            cache_entries: families.cache_entries.get_metric_with_label_values(&no_labels)?,
+            cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
+            buffers_bytes: families.buffers_bytes.get_metric_with_label_values(&no_labels)?,
+            registry,
+            recent,
+        })
+    }
+
+    /// The numbers of a route and an operation, by their places in the lists given to [`Metrics::new`].
+    pub fn series(&self, route: usize, operation: usize) -> Arc<Series> {
+        let known = if operation < self.operations {
+            self.series.get(route * self.operations + operation)
+        } else {
+            None
+        };
+        debug_assert!(known.is_some(), "no series has the places {route} and {operation}");
+        Arc::clone(known.unwrap_or(&self.no_route))
+    }
+
+    /// The numbers of requests that match no route.
+    pub fn no_route(&self) -> Arc<Series> {
+        Arc::clone(&self.no_route)
+    }
+
+    /// Everything in the Prometheus text format (`text/plain; version=0.0.4`), with what others keep count of.
+    pub fn gather(&self, gauges: Gauges) -> String {
+        let Gauges { cache_entries, cache_bytes, buffers_bytes } = gauges;
+        let of_others = [
+            (&self.cache_entries, cache_entries),
+            (&self.cache_bytes, cache_bytes),
+            (&self.buffers_bytes, buffers_bytes),
+        ];
+        for (gauge, value) in of_others {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            // Would be a family without children. What was written so far is still worth reading.
+            tracing::error!(%error, "the metrics are incomplete");
+        }
+        text
+    }
+
+    /// Figures of the last `window`, to the minute, one hour at most.
+    pub fn summary(&self, window: Duration) -> Summary {
+        self.recent.summary(window)
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("series", &self.series.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

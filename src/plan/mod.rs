@@ -9,7 +9,9 @@ mod rule;
 
 pub use address::Address;
 pub use path::{MalformedPath, normalise, percent_decode};
-pub use rule::{Action, Level, LeavesState, Matcher, Operation, Rule};
+pub use rule::{Action, LeavesState, Level, Matcher, Operation, Rule};
+
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -41,11 +43,15 @@ pub struct Plan {
     pub limits: Limits,
     /// Names the conversation; not forwarded.
     pub id_header: HeaderName,
+    /// A conversation not seen for so long is over.
+    pub conversation_idle: Duration,
     /// When `x-should-retry: false` is added.
     pub stop_sdk: StopSdk,
     /// Codes in a 429 answer's `error.type`, `error.code` or `error.details.error_code` that mean "pay first":
     /// never retried.
     pub billing_codes: Vec<String>,
+    /// Lines for the bot's environment; `{url}` stands for the route's address, for the banner.
+    pub bot_env: Vec<String>,
     /// Some route caches answers of this upstream authority, so writes seen here move its fences.
     pub fenced: bool,
     /// Routes with other rules share this upstream's store: scopes do not compare, every write flushes all.

@@ -1,1 +1,387 @@
-//! To come.
+//! The path of a request.
+//!
+//! ```text
+//! begin (the clock starts) -> admit headers -> route and rule -> read content -> trim -> cache lookup
+//!        -> forward { attempt -> decide -> back off } -> store -> respond -> observe (once, wherever it ends)
+//! ```
+//!
+//! [`Proxy::handle`] never fails: `respond` uses `?`, and a failure becomes a response in one place.
+
+mod content;
+mod downstream;
+mod forward;
+mod headers;
+mod route;
+mod search;
+mod trim;
+mod write;
+
+pub use downstream::Downstream;
+
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, request};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::fence::{Fences, Scope};
+use crate::cache::key::Keyring;
+use crate::error::{Dialect, Error, Kind};
+use crate::exchange::{Bypass, CacheStatus, Exchange};
+use crate::metrics::{Gauges, Metrics, Vocabulary};
+use crate::plan::{Action, Plan, Rule};
+use crate::retry::{GiveUp, Reason};
+use crate::upstream::Tls;
+use crate::{exchange, window};
+use content::{Buffers, Content, Held};
+use forward::{Answer, Forwarded, Outbound, Terms, forward};
+use headers::CacheAsk;
+use route::{Found, Route, Table};
+use search::{Cache, Fetch, NotStored, may_look_up};
+use trim::{Trimmed, trim};
+use write::write;
+
+/// How many messages were left out.
+const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
+/// Tells the official SDKs whether to retry.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// The failure of ours that a response stands for (RFC 9209).
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The words of every closed label set.
+pub const VOCABULARY: Vocabulary = Vocabulary {
+    retry_reasons: &Reason::WORDS,
+    not_retried_reasons: &GiveUp::WORDS,
+    cache_results: &CacheStatus::WORDS,
+    not_stored_reasons: &NotStored::WORDS,
+    window_reasons: &window::Untouched::WORDS,
+};
+
+/// All that requests need, made once.
+#[derive(Debug)]
+pub struct Proxy {
+    /// By listener.
+    tables: Vec<Table>,
+    cache: Arc<Cache>,
+    buffers: Arc<Buffers>,
+    metrics: Arc<Metrics>,
+    /// Tells our own requests when they come back to us; random per process, so that two instances may stand in line.
+    pseudonym: String,
+    via: HeaderValue,
+    /// What the drain waits for: connections, and writes whose client has left.
+    tasks: TaskTracker,
+    begun: Instant,
+    /// The last second, counted from `begun`, in which a failure was logged.
+    told: AtomicU64,
+}
+
+/// Memory budgets in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Budgets {
+    /// Stored responses.
+    pub cache: u64,
+    /// Request content held for replay.
+    pub buffers: u64,
+}
+
+impl Proxy {
+    /// Puts plans to work. `listeners` says for each listener which of the plans it serves.
+    pub fn new(
+        plans: Vec<Plan>,
+        listeners: &[Vec<usize>],
+        budgets: Budgets,
+        tls: &Tls,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, getrandom::Error> {
+        let routes: Vec<Arc<Route>> = plans
+            .into_iter()
+            .enumerate()
+            .map(|(index, plan)| Arc::new(Route::new(plan, tls, &metrics, index)))
+            .collect();
+        let tables = listeners
+            .iter()
+            .map(|served| Table::new(served.iter().filter_map(|index| routes.get(*index).cloned())))
+            .collect();
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret)?;
+        let cache = Cache::new(budgets.cache, Keyring::random()?, Arc::new(Fences::new(secret)));
+        let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
+        let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))
+            .unwrap_or(HeaderValue::from_static("1.1 pillion"));
+        let buffers = Buffers::new(budgets.buffers);
+        Ok(Self {
+            tables,
+            cache: Arc::new(cache),
+            buffers,
+            metrics,
+            pseudonym,
+            via,
+            tasks: TaskTracker::new(),
+            begun: Instant::now(),
+            told: AtomicU64::new(0),
+        })
+    }
+
+    /// What the drain waits for.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// The numbers that are kept here, for those who ask.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            cache_entries: self.cache.store.entries() as u64,
+            cache_bytes: self.cache.store.bytes(),
+            buffers_bytes: self.buffers.used(),
+        }
+    }
+
+    /// Answers one request that came in on a listener. Dropped when the client leaves: then the upstream is cancelled,
+    /// unless it is a write or others share the fetch.
+    pub async fn handle(&self, listener: usize, request: Request<Incoming>) -> Response<Downstream> {
+        let mut exchange = Exchange::begin(&self.metrics.no_route());
+        let mut asked_id = request.headers().get(exchange::X_REQUEST_ID).cloned();
+        let mut dialect = Dialect::default();
+        let responded = {
+            let responding = pin!(self.respond(listener, request, &mut exchange, &mut dialect));
+            catch_panic(responding).await
+        };
+        let Forwarded { result, stop_sdk } = responded.unwrap_or_else(Forwarded::from);
+        let mut answer = result.unwrap_or_else(|error| {
+            exchange.error = Some(error.kind);
+            self.tell(&error);
+            error_answer(&error, dialect, asked_id.get_or_insert_with(exchange::request_id))
+        });
+        let headers = &mut answer.head.headers;
+        if stop_sdk {
+            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        if exchange.removed > 0 {
+            headers.insert(PILLION_TRIMMED, HeaderValue::from(exchange.removed));
+        } else if exchange.would_remove > 0
+            && let Ok(value) = HeaderValue::try_from(format!("{}; shadow", exchange.would_remove))
+        {
+            headers.insert(PILLION_TRIMMED, value);
+        }
+        exchange.seal(answer.head.status.as_u16(), headers, asked_id);
+        Response::from_parts(answer.head, Downstream::new(answer.content, exchange, answer.write))
+    }
+
+    /// Logs a failure that is not the client's, once a second at most: an upstream that is down fails every request.
+    fn tell(&self, error: &Error) {
+        if !error.kind.status().is_server_error() {
+            return;
+        }
+        let now = self.begun.elapsed().as_secs() + 1;
+        if self.told.swap(now, Relaxed) < now {
+            tracing::warn!(error = error.kind.word(), "{}", error.detail);
+        }
+    }
+
+    /// The path of a request, from its head to the head of its answer.
+    async fn respond(
+        &self,
+        listener: usize,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+        dialect: &mut Dialect,
+    ) -> Result<Forwarded, Error> {
+        let (mut head, incoming) = request.into_parts();
+        headers::admit(&head, &self.pseudonym)?;
+        let table = self.tables.get(listener).ok_or_else(|| Error::new(Kind::NoRoute, "no such listener"))?;
+        let uri = std::mem::take(&mut head.uri);
+        let Found { route, path, raw_path } = table.find(&uri)?;
+        *dialect = route.plan.dialect;
+
+        let found = route.find_rule(&head.method, &path, uri.query());
+        let rule = route.rule(found);
+        if let Some(series) = route.series(rule.operation) {
+            exchange.routed(series);
+        }
+        let asks = headers::take_asks(&mut head.headers, &route.plan.id_header);
+        let total = asks.client_timeout.map_or(rule.timeouts.total, |t| t.min(rule.timeouts.total));
+        let deadline = exchange.started() + total;
+        let (content, reservation) =
+            content::read(incoming, &route.plan.limits, &self.buffers, rule.timeouts.idle, deadline).await?;
+        if let (Content::Streaming { .. }, Some(series)) = (&content, exchange.series()) {
+            series.body_streamed();
+        }
+        let Trimmed { content, original, class } = trim(rule, &asks, &head.headers, content, exchange);
+        let terms = Terms {
+            rule: found,
+            class,
+            deadline,
+            no_retry: asks.no_retry,
+            client_retries: asks.client_retries,
+            hold: 0,
+        };
+        let uri = upstream_uri(&route.plan, raw_path, &uri)?;
+        let mut outbound = self.outbound(head, uri, rule, content);
+        outbound.reservation = reservation;
+
+        let forwarded = match (&rule.action, self.scope(route, rule, &outbound, &path)) {
+            (Action::Cache(policy), Some(scope)) if may_look_up(&asks, &outbound, exchange) => {
+                let key = self.cache.key(route, policy, &outbound);
+                let refresh = asks.cache == CacheAsk::Refresh;
+                let hit = if refresh { None } else { self.cache.stored(key, exchange) };
+                if let Some(answer) = hit {
+                    Forwarded { result: Ok(answer), stop_sdk: false }
+                } else {
+                    let terms = Terms { hold: policy.max_entry, ..terms };
+                    let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                    // Boxed, as the write is: a request that passes through must not carry their size.
+                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                }
+            }
+            (Action::Invalidate(settle), Some(scope)) => {
+                let fences = self.cache.fences.write(&scope, settle.0);
+                Box::pin(write(fences, &self.tasks, route, outbound, terms, exchange)).await
+            }
+            (_, scope) => {
+                if scope.is_some() {
+                    exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
+                }
+                pass(route, outbound, original, &terms, exchange).await
+            }
+        };
+        Ok(finish(forwarded, rule, exchange))
+    }
+
+    /// The request as it is forwarded.
+    fn outbound(&self, head: request::Parts, uri: Uri, rule: &Rule, content: Content) -> Outbound {
+        let request::Parts { method, mut headers, .. } = head;
+        headers::forward(&mut headers, &self.via);
+        if rule.reads_usage || matches!(rule.action, Action::Cache(_)) {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        if matches!(&content, Content::Whole(_)) {
+            // Of the original; hyper writes the length of what is sent.
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        Outbound { method, uri, headers, content: Some(content), reservation: None, asked: None }
+    }
+
+    /// The part of a store the request is about; `None` where nothing is ever stored of this upstream.
+    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Option<Scope> {
+        if !route.plan.fenced {
+            return None;
+        }
+        // A write whose content was too large to hold flushes all, as does one whose scope does not compare.
+        let whole = matches!(rule.action, Action::Invalidate(_))
+            && (route.plan.flush_whole || outbound.whole().is_none());
+        let levels = if whole { Vec::new() } else { Route::scope_levels(rule, path) };
+        Some(self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref)))
+    }
+}
+
+/// Asks the upstream, and streams its answer. A trimmed conversation that it refuses is sent once more as it was.
+async fn pass(
+    route: &Route,
+    mut outbound: Outbound,
+    original: Option<Bytes>,
+    terms: &Terms,
+    exchange: &mut Exchange,
+) -> Forwarded {
+    let forwarded = forward(route, &mut outbound, terms, &mut exchange.attempts).await;
+    match original.filter(|_| is_refused(&forwarded)) {
+        Some(original) => Box::pin(resend(original, route, outbound, terms, exchange)).await,
+        None => forwarded,
+    }
+}
+
+/// Whether the upstream refuses what was forwarded of a conversation. Too long for the model does not count: the
+/// original is longer still.
+fn is_refused(forwarded: &Forwarded) -> bool {
+    forwarded.result.as_ref().is_ok_and(|answer| {
+        answer.head.status == StatusCode::BAD_REQUEST
+            && !matches!(&answer.content, Held::Whole(content)
+                if memchr::memmem::find(content, b"context_length_exceeded").is_some())
+    })
+}
+
+/// Sends the conversation as it was received, once, because its trimmed form was refused.
+async fn resend(
+    original: Bytes,
+    route: &Route,
+    mut outbound: Outbound,
+    terms: &Terms,
+    exchange: &mut Exchange,
+) -> Forwarded {
+    if let Some(series) = exchange.series() {
+        series.original_resent();
+    }
+    exchange.messages = exchange.messages.map(|messages| messages + exchange.removed);
+    exchange.removed = 0;
+    outbound.content = Some(Content::Whole(original));
+    forward(route, &mut outbound, terms, &mut exchange.attempts).await
+}
+
+/// The last step before the answer goes out.
+fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> Forwarded {
+    if let Ok(answer) = &mut forwarded.result {
+        headers::give_back(&mut answer.head.headers);
+        if matches!(&answer.content, Held::Whole(content) if !content.is_empty()) {
+            // The content is what it is; hyper writes its length.
+            answer.head.headers.remove(header::CONTENT_LENGTH);
+        }
+        answer.head.version = http::Version::HTTP_11;
+        let hit = matches!(exchange.cache, Some(CacheStatus::Hit { .. }));
+        if rule.reads_usage && !hit && answer.head.status.is_success() {
+            exchange.read_usage(&answer.head.headers);
+        }
+    }
+    forwarded
+}
+
+/// Where the request goes: the upstream's base path, then what is left of the path, byte for byte.
+fn upstream_uri(plan: &Plan, raw_path: &str, received: &Uri) -> Result<Uri, Error> {
+    let base = plan.upstream.base_path.as_str();
+    let slash = if base.is_empty() && raw_path.is_empty() { "/" } else { "" };
+    let (mark, query) = received.query().map_or(("", ""), |query| ("?", query));
+    let text = [base, raw_path, slash, mark, query].concat();
+    let malformed = |_| Error::new(Kind::Malformed, "the path cannot be forwarded");
+    PathAndQuery::from_maybe_shared(text).map(Uri::from).map_err(malformed)
+}
+
+/// A failure of ours as an answer in the route's dialect.
+fn error_answer(error: &Error, dialect: Dialect, request_id: &HeaderValue) -> Answer {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = error.kind.status();
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(dialect.content_type()));
+    let quoted: String =
+        error.detail.chars().filter(|c| (' '..='~').contains(c) && *c != '"' && *c != '\\').collect();
+    let status = format!("pillion; error={}; details=\"{quoted}\"", error.kind.word());
+    if let Ok(value) = HeaderValue::try_from(status) {
+        head.headers.insert(PROXY_STATUS, value);
+    }
+    let content = dialect.render(error, request_id.to_str().unwrap_or("-"));
+    Answer { head, content: Held::Whole(content), framed: true, write: None }
+}
+
+/// Unwinds no further than here: one request's defect is not another's. The panic hook has logged it.
+async fn catch_panic<F>(mut responding: Pin<&mut F>) -> Result<Forwarded, Error>
+where
+    F: Future<Output = Result<Forwarded, Error>>,
+{
+    let caught = std::future::poll_fn(|cx| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| responding.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(outcome),
+            Err(_) => {
+                Poll::Ready(Err(Error::new(Kind::Internal, "a defect of Pillion's own; its log has it")))
+            }
+        }
+    });
+    caught.await
+}
+
+#[cfg(test)]
+mod tests;

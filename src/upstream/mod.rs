@@ -1,8 +1,26 @@
-//! The other side: where requests are sent.
+//! The other side: connections to upstreams, and one attempt over one of them.
+//!
+//! The authority comes from the configuration only. A pooled connection that turns out closed before a byte of the
+//! request was written is replaced here, unseen by the retry policy; anything later is the policy's to judge.
 
+mod connect;
+mod pool;
+mod response;
+
+pub use connect::Tls;
+pub use response::ResponseBody;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
+use http::{Request, Response};
+use tokio::time::{Instant, timeout_at};
+
+use crate::body::Outgoing;
+use crate::error::{Error, Kind};
+use connect::Connection;
+use pool::{Lease, Pool};
 
 /// Where a route's requests go. Comes from the configuration only, never from a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +38,11 @@ impl Target {
     pub fn port(&self) -> u16 {
         self.authority.port_u16().unwrap_or(if self.scheme == Scheme::HTTPS { 443 } else { 80 })
     }
+
+    /// The host to connect to, without the brackets of an IPv6 address.
+    pub fn host(&self) -> &str {
+        self.authority.host().trim_start_matches('[').trim_end_matches(']')
+    }
 }
 
 /// Time allowed for the parts of an exchange. All are limits, none is a delay.
@@ -33,4 +56,130 @@ pub struct Timeouts {
     pub idle: Duration,
     /// From the request head read to the response head forwarded, all attempts and back-offs included.
     pub total: Duration,
+}
+
+/// An attempt without a response head.
+#[derive(Debug)]
+pub struct Failed {
+    /// What it means to the client if it stands.
+    pub error: Error,
+    /// How far the request had come.
+    pub phase: Phase,
+}
+
+/// How far a request had come when its attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The upstream cannot have seen it.
+    NeverSent,
+    /// It may have.
+    Sent,
+    /// It has, most likely, and did not answer within `first_byte`.
+    FirstByteTimeout,
+    /// The deadline of the whole request is over.
+    Deadline,
+}
+
+/// One upstream with its connections.
+#[derive(Debug)]
+pub struct Upstream {
+    target: Target,
+    tls: Tls,
+    pool: Arc<Pool>,
+}
+
+impl Upstream {
+    /// An upstream without connections yet.
+    pub fn new(target: Target, tls: Tls) -> Self {
+        Self { target, tls, pool: Arc::new(Pool::default()) }
+    }
+
+    /// Where it is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// One attempt: sends the request and waits for the response head. The request's URI is in origin form.
+    pub async fn send(
+        &self,
+        mut request: Request<Outgoing>,
+        timeouts: &Timeouts,
+        deadline: Instant,
+    ) -> Result<Response<ResponseBody>, Failed> {
+        loop {
+            let mut lease = match self.pool.checkout() {
+                Some(lease) => lease,
+                // Boxed: it is rare, and would make the future of every request several kilobytes larger.
+                None => Box::pin(self.connect(timeouts, deadline)).await?,
+            };
+            let reused = lease.reused;
+            // An upload that streams may take longer than any answer to it; the deadline bounds both.
+            let streaming = matches!(request.body(), Outgoing::Streaming { .. });
+            let limit = if streaming { deadline } else { Instant::now() + timeouts.first_byte };
+            let sent = lease.connection.send(request, &self.target);
+            match timeout_at(limit.min(deadline), sent).await {
+                Ok(Ok(response)) => {
+                    return Ok(response.map(|incoming| ResponseBody::new(incoming, timeouts.idle, lease)));
+                }
+                Ok(Err((_, Some(unsent)))) if reused => request = unsent,
+                Ok(Err((error, unsent))) => return Err(self.broken(&error, unsent.is_some())),
+                Err(_) if deadline <= limit => return Err(self.overdue(Phase::Deadline)),
+                Err(_) => {
+                    self.pool.forget_shared();
+                    return Err(self.overdue(Phase::FirstByteTimeout));
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, timeouts: &Timeouts, deadline: Instant) -> Result<Lease, Failed> {
+        let limit = Instant::now() + timeouts.connect;
+        let connected = timeout_at(limit.min(deadline), Connection::open(&self.target, &self.tls)).await;
+        let connection = match connected {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(Failed { error, phase: Phase::NeverSent }),
+            Err(_) if deadline <= limit => return Err(self.overdue(Phase::Deadline)),
+            Err(_) => {
+                let detail =
+                    format!("no connection to {} within {:?}", self.target.authority, timeouts.connect);
+                return Err(Failed {
+                    error: Error::new(Kind::ConnectionTimeout, detail),
+                    phase: Phase::NeverSent,
+                });
+            }
+        };
+        Ok(self.pool.admit(connection))
+    }
+
+    fn broken(&self, error: &hyper::Error, unsent: bool) -> Failed {
+        let phase = if unsent || refused_stream(error) { Phase::NeverSent } else { Phase::Sent };
+        let (kind, what) = if error.is_parse() {
+            (Kind::Protocol, "broke HTTP")
+        } else if error.is_user() {
+            (Kind::Malformed, "was not sent the whole request")
+        } else {
+            (Kind::ConnectionTerminated, "closed the connection before its response")
+        };
+        let detail = format!("{} {what}: {error}", self.target.authority);
+        Failed { error: Error::new(kind, detail), phase }
+    }
+
+    fn overdue(&self, phase: Phase) -> Failed {
+        let detail = format!("no response from {} in time", self.target.authority);
+        Failed { error: Error::new(Kind::ResponseTimeout, detail), phase }
+    }
+}
+
+/// HTTP/2 says in two ways that a request was not processed: `REFUSED_STREAM`, and a graceful GOAWAY whose last stream
+/// is before it (RFC 9113 section 8.7).
+fn refused_stream(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            let graceful = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
+            return h2.is_remote() && (graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM));
+        }
+        source = cause.source();
+    }
+    false
 }

@@ -1,0 +1,243 @@
+//! Fences: what a write makes unusable.
+//!
+//! Every part of a store has a fence: an opaque generation, a count of writes in flight, and the time until which the
+//! store may still answer with what was before. They live in a fixed hashed table that is never evicted, so a
+//! collision can only invalidate too much. A stored response carries the generations its request was sent under, and
+//! a hit compares them: invalidation is a handful of stores, whatever the number of entries.
+//!
+//! A scope is a path of names (tenant, database, collection). A read must be dropped by a write to its own scope, to
+//! any scope around it, and by any write below, since a level of the read's own scope may not have been told. So each
+//! scope has two fences: *own* (writes to exactly this scope, covering all below it) and *any* (writes to it or to
+//! anything below).
+
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+use tokio::time::Instant;
+
+/// Fences in the table, 24 bytes each: a write drops a bystander once in some ten thousand times.
+const SLOTS: usize = 65_536;
+/// Levels of a scope that are told apart; what lies deeper shares a fence with its parent.
+const MAX_LEVELS: usize = 5;
+/// Fences one scope can touch: one more than levels, for the store as a whole, and `any` beside `own`.
+const MAX_TOUCHED: usize = MAX_LEVELS + 2;
+
+/// Ends a name in the hash. No `char` has this value.
+const END_OF_NAME: u32 = u32::MAX;
+
+/// The fences of every store.
+#[derive(Debug)]
+pub struct Fences {
+    table: Box<[Fence]>,
+    hasher: SipHasher13,
+    /// Never the same token twice: a counter, scrambled by [`token`].
+    next: AtomicU64,
+    epoch: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Fence {
+    generation: AtomicU64,
+    in_flight: AtomicU32,
+    /// Nanoseconds since `Fences::epoch`.
+    settled_at: AtomicU64,
+}
+
+/// A part of a store: the fences its reads compare and its writes move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Compared by reads.
+    read: Touched,
+    /// Moved by writes.
+    write: Touched,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Touched {
+    slots: [u16; MAX_TOUCHED],
+    len: u8,
+}
+
+impl Touched {
+    const NONE: Touched = Touched { slots: [0; MAX_TOUCHED], len: 0 };
+
+    fn push(&mut self, slot: u16) {
+        if let Some(place) = self.slots.get_mut(usize::from(self.len)) {
+            *place = slot;
+            self.len += 1;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.slots.iter().copied().take(usize::from(self.len))
+    }
+}
+
+/// The state of a read's fences when its request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    read: Touched,
+    generations: [u64; MAX_TOUCHED],
+    /// The store was at rest: no write under way, none settling.
+    settled: bool,
+    /// When it was taken.
+    pub(super) taken: Instant,
+}
+
+impl Stamp {
+    /// Whether the answer to a request sent now may be stored at all.
+    pub fn settled(&self) -> bool {
+        self.settled
+    }
+
+    /// A value that differs whenever the generations differ: requests share a flight only within one.
+    pub fn generation(&self) -> u64 {
+        self.generations.iter().fold(0, |all, one| all.rotate_left(9) ^ token(*one))
+    }
+}
+
+/// A write under way. Dropping it, on whatever path, ends it: the fences move once more.
+#[derive(Debug)]
+pub struct Write {
+    fences: Arc<Fences>,
+    touched: Touched,
+    settle: Duration,
+}
+
+impl Fences {
+    /// Fences for every store there can be. Names are hashed with the key given, so that nobody can choose collisions.
+    pub fn new(key: [u8; 16]) -> Self {
+        let (high, low) = key.split_at(8);
+        let seed = high.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+            ^ low.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        Self {
+            table: (0..SLOTS).map(|_| Fence::default()).collect(),
+            hasher: SipHasher13::new_with_key(&key),
+            next: AtomicU64::new(seed),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// The fences of a scope of the store at `authority`. A level that is `None` stands for everything below, and
+    /// nothing after it counts.
+    ///
+    /// Of a name only letters and digits count, in any case: stores take several spellings of one identifier (a UUID
+    /// without hyphens or in capitals), and a write under one of them must be seen by reads under another. Names that
+    /// differ in nothing else drop each other's entries needlessly, and no more.
+    pub fn scope<'a>(&self, authority: &str, levels: impl IntoIterator<Item = Option<&'a str>>) -> Scope {
+        let mut hasher = self.hasher;
+        let mut add = |name: &str| {
+            for letter in name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase) {
+                hasher.write_u32(letter.into());
+            }
+            hasher.write_u32(END_OF_NAME);
+            hasher
+        };
+        let slot = |mut hasher: SipHasher13, kind: u8| {
+            hasher.write_u8(kind);
+            (hasher.finish() % SLOTS as u64) as u16
+        };
+        let mut here = add(authority);
+        let mut scope = Scope { read: Touched::NONE, write: Touched::NONE };
+        scope.read.push(slot(here, b'o'));
+        scope.write.push(slot(here, b'a'));
+        for (depth, level) in levels.into_iter().enumerate() {
+            let Some(name) = level.filter(|_| depth < MAX_LEVELS - 1) else {
+                break;
+            };
+            here = add(name);
+            scope.read.push(slot(here, b'o'));
+            scope.write.push(slot(here, b'a'));
+        }
+        // What is written below the last level known drops the read too: a level may not have been told, or the write's
+        // rule may tell more of them.
+        scope.read.push(slot(here, b'a'));
+        scope.write.push(slot(here, b'o'));
+        scope
+    }
+
+    /// What a read must remember before it is sent. Generations are taken first: a write that ends in between is then
+    /// seen by its generation, or by the settle time it set before.
+    pub fn stamp(&self, scope: &Scope) -> Stamp {
+        let mut stamp =
+            Stamp { read: scope.read, generations: [0; MAX_TOUCHED], settled: true, taken: Instant::now() };
+        for (place, fence) in stamp.generations.iter_mut().zip(self.touched(&scope.read)) {
+            *place = fence.generation.load(SeqCst);
+        }
+        let now = self.now();
+        stamp.settled = self
+            .touched(&scope.read)
+            .all(|fence| fence.in_flight.load(SeqCst) == 0 && fence.settled_at.load(SeqCst) <= now);
+        stamp
+    }
+
+    /// Whether what was fetched under this stamp is still what the store would answer: the test of every hit.
+    pub fn current(&self, stamp: &Stamp) -> bool {
+        self.touched(&stamp.read)
+            .zip(&stamp.generations)
+            .all(|(fence, generation)| fence.generation.load(SeqCst) == *generation)
+    }
+
+    /// Whether an answer that has just arrived may be stored.
+    pub fn may_store(&self, stamp: &Stamp) -> bool {
+        stamp.settled
+            && self.current(stamp)
+            && self.touched(&stamp.read).all(|fence| fence.in_flight.load(SeqCst) == 0)
+    }
+
+    /// Begins a write, before it is forwarded.
+    pub fn write(self: &Arc<Self>, scope: &Scope, settle: Duration) -> Write {
+        for fence in self.touched(&scope.write) {
+            fence.in_flight.fetch_add(1, SeqCst);
+            fence.generation.store(self.fresh(), SeqCst);
+        }
+        Write { fences: Arc::clone(self), touched: scope.write, settle }
+    }
+
+    fn touched<'a>(&'a self, touched: &'a Touched) -> impl Iterator<Item = &'a Fence> {
+        touched.iter().filter_map(|slot| self.table.get(usize::from(slot)))
+    }
+
+    fn fresh(&self) -> u64 {
+        token(self.next.fetch_add(1, SeqCst))
+    }
+
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+}
+
+impl Write {
+    /// The outcome is unknown: the store may still apply it within this time.
+    pub fn may_come_later(&mut self, within: Duration) {
+        self.settle = self.settle.max(within);
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        let settled_at = self.fences.now().saturating_add(self.settle.as_nanos() as u64);
+        for fence in self.fences.touched(&self.touched) {
+            // In this order: whoever sees the new generation sees the settle time too.
+            if !self.settle.is_zero() {
+                fence.settled_at.fetch_max(settled_at, SeqCst);
+            }
+            fence.generation.store(self.fences.fresh(), SeqCst);
+            fence.in_flight.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// A bijection that scrambles (the finaliser of splitmix64): distinct counts give distinct, opaque tokens.
+fn token(count: u64) -> u64 {
+    let mut z = count.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! The file as written: every key may be missing. The reference and the JSON Schema are generated from these types,
+//! so the comments on the keys are what users read.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::rule::Rule;
+use super::units::{Size, Time};
+
+/// The whole of `pillion.yaml`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Pillion")]
+pub(super) struct File {
+    /// The version of this format: 1. No key of a version is ever taken away or changes its meaning. Required.
+    #[schemars(required, range(min = 1, max = 1))]
+    pub(super) version: Option<u32>,
+    /// Where requests of the bot are accepted: `host:port` or `unix:/path`, one or a list. Port 0 lets the system choose.
+    pub(super) listen: Option<OneOrMany>,
+    /// The admin listener: metrics, health and switches, never on a data port.
+    pub(super) admin: Option<Admin>,
+    /// Redis, for sharing between processes. This version keeps everything in its own process.
+    pub(super) redis: Option<Redis>,
+    /// What every route starts from.
+    pub(super) defaults: Option<Defaults>,
+    /// Where requests go. At least one.
+    #[schemars(required)]
+    pub(super) routes: Option<Vec<Route>>,
+    /// Memory budgets of the process.
+    pub(super) memory: Option<Memory>,
+    /// Threads that serve requests. Built in: the number of CPUs the process may use.
+    #[schemars(range(min = 1, max = 1024))]
+    pub(super) workers: Option<u32>,
+    /// How long requests in flight may take to finish after SIGTERM.
+    pub(super) drain: Option<Time>,
+    /// What is logged, and how.
+    pub(super) log: Option<Log>,
+    /// TLS towards upstreams.
+    pub(super) tls: Option<Tls>,
+    /// Whether the bot's own variables (`VECTOR_CACHE_ENABLED` and so on) override this file. The twins that begin
+    /// with `PILLION_` always do.
+    pub(super) compat_env: Option<bool>,
+}
+
+/// One text or several.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// Each text, with its index where it stands in a list.
+    pub(super) fn each(&self) -> Vec<(Option<usize>, &str)> {
+        match self {
+            OneOrMany::One(text) => vec![(None, text)],
+            OneOrMany::Many(texts) => {
+                texts.iter().enumerate().map(|(index, text)| (Some(index), text.as_str())).collect()
+            }
+        }
+    }
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Where it is bound. Beyond loopback only `/metrics`, `/livez` and `/readyz` go without the token.
+    pub(super) listen: Option<String>,
+    /// Once set, everything but `/metrics`, `/livez` and `/readyz` needs it. Better taken from a variable.
+    #[schemars(extend("x-secret" = true))]
+    pub(super) token: Option<String>,
+    /// Names accepted in `Host` besides addresses and `localhost`.
+    pub(super) hosts: Option<Vec<String>>,
+}
+
+/// Redis, for sharing between processes.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redis {
+    /// `redis://`, `rediss://`, or `upstash`. Empty: everything stays in this process.
+    #[schemars(extend("x-secret" = true))]
+    pub(super) url: Option<String>,
+}
+
+/// What every route starts from. A route may say each of these for itself.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Defaults {
+    /// Time allowed. Presets know better values for searches, writes, chats and embeddings.
+    pub(super) timeouts: Option<Timeouts>,
+    /// What is attempted again when it fails.
+    pub(super) retry: Option<Retry>,
+    /// Stored responses.
+    pub(super) cache: Option<Cache>,
+    /// The sliding window over conversations.
+    pub(super) window: Option<Window>,
+    /// Bounds on content.
+    pub(super) limits: Option<Limits>,
+}
+
+/// One route: a path of ours, and the service behind it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// The route's name, in metrics, logs and commands. Required.
+    #[schemars(required)]
+    pub(super) name: Option<String>,
+    /// The path prefix it takes, removed before forwarding: `/openai` takes `/openai` and `/openai/...`, not
+    /// `/openaix`; the longest prefix wins. `/` where the route has a `listen` of its own, required elsewhere.
+    pub(super) path: Option<String>,
+    /// Addresses of its own; it is not served on the shared ones then.
+    pub(super) listen: Option<OneOrMany>,
+    /// Where requests go: `http://` or `https://`, a host, and a base path if the service has one. Where variables
+    /// leave it empty the route is skipped. Required.
+    #[schemars(required)]
+    pub(super) upstream: Option<String>,
+    /// What is known of the service: `openai`, `anthropic`, `upstash-vector`, `chroma-v2` or `http`, which knows nothing.
+    pub(super) preset: Option<String>,
+    /// As in `defaults`.
+    pub(super) timeouts: Option<Timeouts>,
+    /// As in `defaults`.
+    pub(super) retry: Option<Retry>,
+    /// As in `defaults`, and `settle`.
+    pub(super) cache: Option<RouteCache>,
+    /// As in `defaults`.
+    pub(super) window: Option<Window>,
+    /// As in `defaults`.
+    pub(super) limits: Option<Limits>,
+    /// What paths mean, in place of the preset's rules.
+    pub(super) rules: Option<Vec<Rule>>,
+}
+
+/// Time allowed for the parts of an exchange.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    /// Name resolution, TCP and TLS together.
+    pub(super) connect: Option<Time>,
+    /// From an attempt's request sent to its response head.
+    pub(super) first_byte: Option<Time>,
+    /// Between two pieces of content, in either direction.
+    pub(super) idle: Option<Time>,
+    /// From the request head to the response head forwarded, all attempts and back-offs included.
+    pub(super) total: Option<Time>,
+}
+
+/// What is attempted again when it fails, and after how long.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    /// Off: one attempt.
+    pub(super) enabled: Option<bool>,
+    /// Attempts in all, the first included.
+    #[schemars(range(min = 1, max = 20))]
+    pub(super) attempts: Option<u32>,
+    /// The back-off before the second attempt, at most.
+    pub(super) base: Option<Time>,
+    /// How much each back-off grows over the one before.
+    #[schemars(range(min = 1, max = 100))]
+    pub(super) factor: Option<f64>,
+    /// One back-off, at most. 0 is no limit.
+    pub(super) max: Option<Time>,
+    /// All back-offs of a request together, at most: a longer wait is not begun, the upstream's answer goes back at
+    /// once. 0 is no limit.
+    pub(super) max_wait: Option<Time>,
+    /// How back-offs are spread: evenly between nothing and their length.
+    #[expect(dead_code, reason = "there is one way only; the key is checked, and nothing is left to decide")]
+    pub(super) jitter: Option<Jitter>,
+    /// When `x-should-retry: false` tells the official SDKs not to retry on their own.
+    pub(super) stop_sdk: Option<StopSdk>,
+}
+
+/// How back-offs are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum Jitter {
+    /// Evenly between nothing and the whole back-off.
+    Full,
+}
+
+/// When the official SDKs are told not to retry on their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum StopSdk {
+    /// Where Pillion spent its attempts or the deadline, or the 429 is about billing.
+    #[default]
+    Auto,
+    /// On every failure they would retry.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Stored responses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cache {
+    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches ever are.
+    pub(super) enabled: Option<bool>,
+    /// How long a stored response is fresh.
+    pub(super) ttl: Option<Time>,
+    /// Larger answers are not stored. 0 is no limit but `memory.cache`.
+    pub(super) max_entry: Option<Size>,
+}
+
+/// Stored responses of a route.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteCache {
+    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches ever are.
+    pub(super) enabled: Option<bool>,
+    /// How long a stored response is fresh.
+    pub(super) ttl: Option<Time>,
+    /// Larger answers are not stored. 0 is no limit but `memory.cache`.
+    pub(super) max_entry: Option<Size>,
+    /// How long after a write the service may still answer searches with what was before: nothing is stored until it
+    /// is over. Built in: what the preset knows.
+    pub(super) settle: Option<Time>,
+}
+
+impl RouteCache {
+    /// What it shares with `defaults.cache`.
+    pub(super) fn common(&self) -> Cache {
+        Cache { enabled: self.enabled, ttl: self.ttl, max_entry: self.max_entry }
+    }
+}
+
+/// The sliding window over conversations.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    /// Off: conversations pass untouched.
+    pub(super) enabled: Option<bool>,
+    /// Report what would be left out, change nothing.
+    pub(super) shadow: Option<bool>,
+    /// Messages forwarded besides the leading system and developer messages. 0 is no limit.
+    #[schemars(range(max = 1_000_000))]
+    pub(super) max_messages: Option<u32>,
+    /// The cut moves only every so many messages, so that the provider's prompt cache keeps its prefix. 1 moves it
+    /// every time.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) step: Option<u32>,
+    /// Bytes of history forwarded. 0 is no limit.
+    pub(super) max_bytes: Option<Size>,
+    /// A conversation not seen for so long is over.
+    pub(super) idle_ttl: Option<Time>,
+    /// The request header that names the conversation. It is not forwarded.
+    pub(super) id_header: Option<String>,
+}
+
+/// Bounds on the content of requests.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Larger content is refused with 413. 0 is no limit.
+    pub(super) max_body: Option<Size>,
+    /// Larger content streams through: untrimmed, uncached, unretried. 0 is no limit but `memory.buffers`.
+    pub(super) replay_body: Option<Size>,
+}
+
+/// Memory budgets of the process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    /// Stored responses.
+    pub(super) cache: Option<Size>,
+    /// Request content held for further attempts.
+    pub(super) buffers: Option<Size>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,pillion=debug`.
+    pub(super) level: Option<String>,
+    /// The shape of a line.
+    pub(super) format: Option<LogFormat>,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// TLS towards upstreams.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// A PEM file of roots trusted besides the system's.
+    pub(super) ca: Option<String>,
+}

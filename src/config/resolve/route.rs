@@ -1,0 +1,265 @@
+//! One route as meant: the plan that requests follow.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::rule::Ground;
+use super::target;
+use crate::config::file::{Defaults, OneOrMany, Route, Timeouts, Window};
+use crate::config::layers::{Layers, built_in};
+use crate::config::listeners::Listener;
+use crate::config::overrides::Overrides;
+use crate::config::presets::{self, Preset};
+use crate::config::problem::{Findings, KeyPath};
+use crate::config::rule::Action;
+use crate::config::units::Time;
+use crate::plan::{self, Plan};
+use crate::upstream::Target;
+
+/// What all routes share.
+pub(super) struct Shared<'a> {
+    pub(super) defaults: &'a Defaults,
+    pub(super) overrides: &'a Overrides,
+    /// `memory.cache`.
+    pub(super) store_size: u64,
+    /// Every listener of the process, for finding upstreams that are ourselves.
+    pub(super) listeners: &'a [Listener],
+}
+
+/// What becomes of a route.
+pub(super) enum Outcome {
+    Planned(Box<Plan>),
+    /// Its upstream is left empty by the variables named.
+    Skipped(String),
+    /// Something is wrong with it, and noted.
+    Refused,
+}
+
+/// Resolves one route. Every part is looked at, whatever is wrong with the others.
+pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings: &mut Findings) -> Outcome {
+    let name = name(route, at, findings);
+    let prefix = prefix(route, at, findings);
+    let preset = preset(route, at, findings);
+    let upstream = upstream(route, at, shared, findings);
+    check_numbers(at, route.timeouts.as_ref(), route.cache.as_ref().and_then(|cache| cache.ttl), findings);
+    let meaning = preset.and_then(|preset| meaning(route, preset, at, shared, findings));
+    let (Some(name), Some(prefix), Some(upstream), Some(meaning)) = (name, prefix, upstream, meaning) else {
+        return Outcome::Refused;
+    };
+    let Some(upstream) = upstream else {
+        let variables = findings.variables(&at.key("upstream")).join(" or ");
+        return Outcome::Skipped(format!("route {name} is skipped: it has no upstream (set {variables})"));
+    };
+    let own = at.key("listen");
+    let listeners = shared.listeners.iter().filter(|listener| own.covers(&listener.at));
+    Outcome::Planned(Box::new(Plan {
+        name,
+        prefix,
+        listen: listeners.map(|listener| listener.address.clone()).collect(),
+        upstream,
+        preset: route.preset.as_deref().unwrap_or(presets::PLAIN).to_owned(),
+        dialect: meaning.preset.dialect.into(),
+        rules: meaning.rules,
+        unmatched_safe: meaning.unmatched_safe,
+        unmatched_unsafe: meaning.unmatched_unsafe,
+        limits: meaning.limits,
+        id_header: meaning.id_header,
+        conversation_idle: meaning.conversation_idle,
+        stop_sdk: meaning.stop_sdk,
+        billing_codes: meaning.preset.billing_codes.clone(),
+        bot_env: meaning.preset.bot_env.clone(),
+        // Known when every route is.
+        fenced: false,
+        flush_whole: false,
+    }))
+}
+
+/// What requests of a route mean, wherever they come in and go.
+struct Meaning {
+    preset: &'static Preset,
+    rules: Vec<plan::Rule>,
+    unmatched_safe: plan::Rule,
+    unmatched_unsafe: plan::Rule,
+    limits: plan::Limits,
+    id_header: HeaderName,
+    conversation_idle: Duration,
+    stop_sdk: plan::StopSdk,
+}
+
+fn meaning(
+    route: &Route,
+    preset: &'static Preset,
+    at: &KeyPath,
+    shared: &Shared<'_>,
+    findings: &mut Findings,
+) -> Option<Meaning> {
+    let built_in = built_in().defaults.as_ref()?;
+    let layers = Layers { overrides: shared.overrides, route, defaults: shared.defaults, built_in };
+    let id_header = layers.id_header();
+    let id_at = match &route.window {
+        Some(Window { id_header: Some(_), .. }) => at.key("window").key("id_header"),
+        _ => KeyPath::root().key("defaults").key("window").key("id_header"),
+    };
+    let id_header = HeaderName::from_bytes(id_header.as_bytes()).ok().or_else(|| {
+        if !findings.touches(&id_at) {
+            findings.add_value(&id_at, id_header, "not the name of a header", "x-conversation-id");
+        }
+        None
+    });
+    let (limits, stop_sdk, conversation_idle) =
+        (layers.limits(), layers.stop_sdk(), layers.conversation_idle());
+    let ground = Ground { layers, preset, store_size: shared.store_size };
+    let written = route.rules.as_deref().unwrap_or(&preset.rules);
+    let rules = ground.rules(written, &at.key("rules"), findings);
+    // On a store, what is not known to be a read is taken for a write.
+    let is_store = written.iter().any(|rule| matches!(rule.action, Some(Action::Cache | Action::Invalidate)));
+    Some(Meaning {
+        preset,
+        rules,
+        unmatched_safe: ground.unmatched("unmatched-safe", false),
+        unmatched_unsafe: ground.unmatched("unmatched", is_store),
+        limits,
+        id_header: id_header?,
+        conversation_idle,
+        stop_sdk,
+    })
+}
+
+fn name(route: &Route, at: &KeyPath, findings: &mut Findings) -> Option<String> {
+    let at = at.key("name");
+    match route.name.as_deref() {
+        None if findings.touches(&at) => None,
+        None => {
+            findings.add(&at, "a route has a name, for metrics, logs and commands", "name: openai");
+            None
+        }
+        Some(name) if is_name(name) => Some(name.to_owned()),
+        Some(name) => {
+            let meant: String =
+                name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+            let rule = "a name is 1 to 63 letters, digits, `-`, `_` and `.`";
+            let repeatable = is_name(&meant) && !findings.expanded(&at);
+            findings.add_value(&at, name, rule, if repeatable { &meant } else { "openai" });
+            None
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=63).contains(&name.len()) && name.chars().all(allowed)
+}
+
+/// The prefix in its normalised form, which is what requests are compared with.
+fn prefix(route: &Route, at: &KeyPath, findings: &mut Findings) -> Option<String> {
+    let at = at.key("path");
+    let Some(path) = route.path.as_deref() else {
+        if has_own_listener(route) {
+            return Some(String::new());
+        }
+        if !findings.touches(&at) {
+            let named = route.name.as_deref().filter(|name| is_name(name)).unwrap_or("openai");
+            let rule = "a route has a path, or a `listen` of its own";
+            findings.add(&at, rule, format!("path: /{named}"));
+        }
+        return None;
+    };
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\".contains(&byte));
+    let fault = if !path.starts_with('/') {
+        let bare =
+            path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, p)| p));
+        Some(("a path starts with `/`", format!("/{}", bare.trim_matches('/'))))
+    } else if !plain {
+        Some((
+            "a path is plain: no spaces, no `?`, `#` or `\\`, and other letters percent-encoded",
+            "/openai".to_owned(),
+        ))
+    } else {
+        match plan::normalise(path) {
+            Ok(normalised) => return Some(normalised.trim_end_matches('/').to_owned()),
+            Err(_) => Some(("a path has no dot segments and no broken escapes", "/openai".to_owned())),
+        }
+    };
+    if let Some((rule, suggestion)) = fault {
+        let suggestion = if findings.expanded(&at) { "/openai".to_owned() } else { suggestion };
+        findings.add_value(&at, path, rule, suggestion);
+    }
+    None
+}
+
+/// Whether the route has an address of its own; one that variables leave empty is none.
+pub(super) fn has_own_listener(route: &Route) -> bool {
+    route.listen.iter().flat_map(OneOrMany::each).any(|(_, text)| !text.is_empty())
+}
+
+fn preset(route: &Route, at: &KeyPath, findings: &mut Findings) -> Option<&'static Preset> {
+    let at = at.key("preset");
+    let name = route.preset.as_deref().unwrap_or(presets::PLAIN);
+    match presets::preset(name) {
+        Some(Ok(preset)) => Some(preset),
+        Some(Err(error)) => {
+            findings.add_plain(&at, format!("the preset {name} is broken: {error}"));
+            None
+        }
+        None => {
+            let known: Vec<&str> = presets::names().collect();
+            let rule = format!("a preset is one of: {}", known.join(", "));
+            findings.add_value(&at, name, rule, presets::nearest(name).unwrap_or(presets::PLAIN));
+            // So that the rest of the route is still looked at.
+            presets::preset(presets::PLAIN).and_then(|preset| preset.as_ref().ok())
+        }
+    }
+}
+
+/// Where requests go; `Some(None)` where variables leave it empty, which skips the route.
+#[expect(clippy::option_option, reason = "wrong, left empty, and given are three things")]
+fn upstream(
+    route: &Route,
+    at: &KeyPath,
+    shared: &Shared<'_>,
+    findings: &mut Findings,
+) -> Option<Option<Target>> {
+    let at = at.key("upstream");
+    match route.upstream.as_deref() {
+        None if findings.emptied(&at) => Some(None),
+        None if findings.touches(&at) => None,
+        None | Some("") => {
+            let suggestion =
+                "upstream: https://api.example.com; `${NAME:-}` skips the route where NAME is not set";
+            findings.add(&at, "a route has an upstream", suggestion);
+            None
+        }
+        Some(text) => {
+            let target = target::read(text, &at, findings)?;
+            let name = route.name.as_deref().unwrap_or("upstream");
+            target::refuse_loop(&target, name, &at, shared.listeners, findings);
+            Some(Some(target))
+        }
+    }
+}
+
+/// Refuses zeros that would stop everything: only in a `max_*` do they mean no limit.
+pub(super) fn check_numbers(
+    at: &KeyPath,
+    timeouts: Option<&Timeouts>,
+    ttl: Option<Time>,
+    findings: &mut Findings,
+) {
+    let timeouts = timeouts.cloned().unwrap_or_default();
+    let section = at.key("timeouts");
+    for (key, time, example) in [
+        ("connect", timeouts.connect, "5s"),
+        ("first_byte", timeouts.first_byte, "60s"),
+        ("idle", timeouts.idle, "60s"),
+        ("total", timeouts.total, "2m"),
+    ] {
+        if time.is_some_and(|time| time.0.is_zero()) {
+            findings.add_value(&section.key(key), "0", "a timeout is longer than nothing", example);
+        }
+    }
+    if ttl.is_some_and(|ttl| ttl.0.is_zero()) {
+        let rule = "a lifetime is longer than nothing";
+        findings.add_value(&at.key("cache").key("ttl"), "0", rule, "cache: {enabled: false} stores nothing");
+    }
+}

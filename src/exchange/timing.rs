@@ -1,0 +1,148 @@
+//! The headers that tell the time, on every response.
+
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// Seconds from request head read to response head sent.
+pub const X_RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
+/// Where they went: <https://www.w3.org/TR/server-timing/>.
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Names the exchange in both sides' logs.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Where the time until the response head went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// All of it.
+    pub total: Duration,
+    /// Waiting for the upstream, all attempts together.
+    pub upstream: Duration,
+    /// Waiting between attempts.
+    pub backoff: Duration,
+    /// Attempts made; 0 when no upstream was asked.
+    pub attempts: u32,
+    /// What the cache did, on routes that cache.
+    pub cache: Option<&'static str>,
+}
+
+impl Timing {
+    /// What Pillion itself took: all that is neither upstream nor back-off.
+    pub fn own(&self) -> Duration {
+        self.total.saturating_sub(self.upstream).saturating_sub(self.backoff)
+    }
+
+    /// Writes `X-Response-Time`, and our part of `Server-Timing` behind the upstream's.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let mut text = Text(Vec::with_capacity(112));
+        text.seconds(self.total);
+        if let Some(value) = text.value() {
+            headers.insert(X_RESPONSE_TIME, value);
+        }
+        text.0.clear();
+        text.metric("pillion;dur=", self.own());
+        if self.attempts > 0 {
+            text.metric(", upstream;dur=", self.upstream);
+        }
+        if let Some(word) = self.cache {
+            text.0.extend_from_slice(b", cache;desc=");
+            text.0.extend_from_slice(word.as_bytes());
+        }
+        if self.attempts > 0 {
+            text.0.extend_from_slice(b", attempts;desc=");
+            text.digits(u64::from(self.attempts), 1);
+        }
+        if !self.backoff.is_zero() {
+            text.metric(", backoff;dur=", self.backoff);
+        }
+        if let Some(value) = text.value() {
+            headers.append(SERVER_TIMING, value);
+        }
+    }
+}
+
+/// Text of a header, written without the formatting machinery: this runs on every response.
+struct Text(Vec<u8>);
+
+impl Text {
+    /// Seconds with six decimals.
+    fn seconds(&mut self, time: Duration) {
+        self.digits(time.as_secs(), 1);
+        self.0.push(b'.');
+        self.digits(u64::from(time.subsec_micros()), 6);
+    }
+
+    /// Milliseconds with two decimals.
+    fn metric(&mut self, name: &str, time: Duration) {
+        self.0.extend_from_slice(name.as_bytes());
+        let hundredths = time.as_micros() as u64 / 10;
+        self.digits(hundredths / 100, 1);
+        self.0.push(b'.');
+        self.digits(hundredths % 100, 2);
+    }
+
+    /// A number, filled with zeros up to `width`.
+    fn digits(&mut self, number: u64, width: usize) {
+        let start = self.0.len();
+        let mut rest = number;
+        loop {
+            self.0.push(b'0' + (rest % 10) as u8);
+            rest /= 10;
+            if rest == 0 && self.0.len() - start >= width {
+                break;
+            }
+        }
+        if let Some(digits) = self.0.get_mut(start..) {
+            digits.reverse();
+        }
+    }
+
+    fn value(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(&self.0).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(timing: Timing) -> (String, String) {
+        let mut headers = HeaderMap::new();
+        timing.write(&mut headers);
+        let text = |name| headers.get(name).unwrap().to_str().unwrap().to_owned();
+        (text(X_RESPONSE_TIME), text(SERVER_TIMING))
+    }
+
+    #[test]
+    fn a_hit_is_ours_alone() {
+        let timing = Timing { total: Duration::from_nanos(412_900), cache: Some("hit"), ..Timing::default() };
+        assert_eq!(written(timing), ("0.000412".into(), "pillion;dur=0.41, cache;desc=hit".into()));
+    }
+
+    #[test]
+    fn a_retried_miss_tells_all_parts() {
+        let timing = Timing {
+            total: Duration::from_micros(1_262_490),
+            upstream: Duration::from_micros(212_400),
+            backoff: Duration::from_millis(1_050),
+            attempts: 2,
+            cache: Some("miss"),
+        };
+        assert_eq!(
+            written(timing),
+            (
+                "1.262490".into(),
+                "pillion;dur=0.09, upstream;dur=212.40, cache;desc=miss, attempts;desc=2, backoff;dur=1050.00".into()
+            )
+        );
+    }
+
+    #[test]
+    fn ours_comes_behind_the_upstreams() {
+        let mut headers = HeaderMap::new();
+        headers.insert(SERVER_TIMING, HeaderValue::from_static("db;dur=5"));
+        Timing::default().write(&mut headers);
+        let all: Vec<_> = headers.get_all(SERVER_TIMING).iter().map(|v| v.to_str().unwrap()).collect();
+        assert_eq!(all, ["db;dur=5", "pillion;dur=0.00"]);
+    }
+}

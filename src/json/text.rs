@@ -1,0 +1,85 @@
+//! What a JSON string stands for (RFC 8259 sections 7 and 8).
+
+use std::borrow::Cow;
+
+/// A string as it stands in the body (RFC 8259 section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// Between the quotes, escapes untouched.
+    pub raw: &'a [u8],
+    /// Some character is escaped, so `raw` is not the text itself.
+    pub escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Whether the string means `name`, however it is escaped (RFC 8259 section 8.3).
+    pub fn is(&self, name: &str) -> bool {
+        if !self.escaped {
+            return self.raw == name.as_bytes();
+        }
+        // One byte takes six at most (`\u0061`), so a long string is not decoded for nothing.
+        self.raw.len() <= name.len() * 6 && self.decode().is_some_and(|text| *text == *name.as_bytes())
+    }
+
+    /// The bytes the string stands for. `None` for a surrogate without its partner, which has no UTF-8 form.
+    pub fn decode(&self) -> Option<Cow<'a, [u8]>> {
+        if self.escaped { decode(self.raw).map(Cow::Owned) } else { Some(Cow::Borrowed(self.raw)) }
+    }
+}
+
+/// The text that the inside of a string stands for. `None` for what has no such text: a surrogate without its
+/// partner, bytes that are not UTF-8, a broken escape.
+pub fn unescape(raw: &[u8]) -> Option<Cow<'_, str>> {
+    if memchr::memchr(b'\\', raw).is_none() {
+        return std::str::from_utf8(raw).ok().map(Cow::Borrowed);
+    }
+    String::from_utf8(decode(raw)?).ok().map(Cow::Owned)
+}
+
+/// The bytes behind the escapes of RFC 8259 section 7.
+fn decode(raw: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(found) = memchr::memchr(b'\\', rest) {
+        let (plain, tail) = rest.split_at_checked(found)?;
+        out.extend_from_slice(plain);
+        let (&[_, letter], tail) = tail.split_first_chunk()?;
+        rest = tail;
+        let byte = match letter {
+            b'"' | b'\\' | b'/' => letter,
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                let (character, tail) = character(tail)?;
+                rest = tail;
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                continue;
+            }
+            _ => return None,
+        };
+        out.push(byte);
+    }
+    out.extend_from_slice(rest);
+    Some(out)
+}
+
+/// The character that the digits after `\u` name, joining a surrogate pair.
+fn character(after_u: &[u8]) -> Option<(char, &[u8])> {
+    let (high, tail) = code_unit(after_u)?;
+    if let Some(plain) = char::from_u32(high) {
+        return Some((plain, tail));
+    }
+    let (low, tail) = code_unit(tail.strip_prefix(b"\\u")?)?;
+    let pair = [high as u16, low as u16];
+    let character = char::decode_utf16(pair).next()?.ok()?;
+    Some((character, tail))
+}
+
+fn code_unit(digits: &[u8]) -> Option<(u32, &[u8])> {
+    let (digits, tail) = digits.split_first_chunk::<4>()?;
+    let value = digits.iter().try_fold(0, |sum, &digit| Some(sum << 4 | char::from(digit).to_digit(16)?))?;
+    Some((value, tail))
+}

@@ -1,0 +1,201 @@
+//! Content held in memory: for replay, for the key, for the window, for storing. All of it out of one budget.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{Error, Kind};
+use crate::plan::Limits;
+use crate::upstream::ResponseBody;
+
+/// The budget of all request content held for replay, in bytes.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    limit: u64,
+    used: AtomicU64,
+}
+
+/// A share of the budget, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    buffers: Arc<Buffers>,
+    bytes: u64,
+}
+
+/// The content of a request.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// Too large to hold: what was read, and the rest.
+    Streaming { prefix: Vec<Bytes>, rest: Incoming },
+}
+
+impl Buffers {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    fn reserve(self: &Arc<Self>) -> Reservation {
+        Reservation { buffers: Arc::clone(self), bytes: 0 }
+    }
+}
+
+impl Reservation {
+    /// Takes more of the budget, if there is so much.
+    fn grow(&mut self, bytes: u64) -> bool {
+        let used = self.buffers.used.fetch_add(bytes, Relaxed);
+        if used + bytes > self.buffers.limit {
+            self.buffers.used.fetch_sub(bytes, Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.buffers.used.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// Reads a request's content, as far as it may be held.
+pub(crate) async fn read(
+    mut incoming: Incoming,
+    limits: &Limits,
+    buffers: &Arc<Buffers>,
+    idle: Duration,
+    deadline: Instant,
+) -> Result<(Content, Option<Reservation>), Error> {
+    if incoming.is_end_stream() {
+        return Ok((Content::Whole(Bytes::new()), None));
+    }
+    let announced = incoming.size_hint().exact();
+    if announced.is_some_and(|bytes| exceeds(bytes, limits.max_body)) {
+        return Err(too_large(limits));
+    }
+    let mut reservation = buffers.reserve();
+    if announced.is_some_and(|bytes| exceeds(bytes, limits.replay_body)) {
+        return Ok((Content::Streaming { prefix: Vec::new(), rest: incoming }, None));
+    }
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut len = 0;
+    while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle)).await? {
+        len += chunk.len() as u64;
+        // As it comes, not as it is announced: a client that sends nothing holds nothing.
+        let fits = reservation.grow(chunk.len() as u64);
+        chunks.push(chunk);
+        if exceeds(len, limits.max_body) {
+            return Err(too_large(limits));
+        }
+        if exceeds(len, limits.replay_body) || !fits {
+            return Ok((Content::Streaming { prefix: chunks, rest: incoming }, Some(reservation)));
+        }
+    }
+    Ok((Content::Whole(join(chunks, len as usize)), Some(reservation)))
+}
+
+async fn next_chunk(incoming: &mut Incoming, until: Instant) -> Result<Option<Bytes>, Error> {
+    loop {
+        let Ok(frame) = timeout_at(until, incoming.frame()).await else {
+            return Err(Error::new(Kind::RequestTimeout, "the request's content stopped coming"));
+        };
+        match frame {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Some(Err(e)) => {
+                return Err(Error::new(Kind::Malformed, format!("reading the request's content: {e}")));
+            }
+        }
+    }
+}
+
+/// A response's content as far as it was read before its head went out.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// All of it.
+    Whole(Bytes),
+    /// More than was asked for: what was read, and the rest.
+    Streaming { prefix: Vec<Bytes>, rest: ResponseBody },
+}
+
+/// Reads a response's content up to `limit` bytes, and not beyond `until`.
+pub(crate) async fn hold(mut body: ResponseBody, limit: usize, until: Instant) -> Result<Held, Error> {
+    let announced = body.size_hint().exact().unwrap_or(0);
+    if exceeds(announced, limit as u64) {
+        return Ok(Held::Streaming { prefix: Vec::new(), rest: body });
+    }
+    let (mut chunks, mut len) = (Vec::new(), 0);
+    loop {
+        let frame = match timeout_at(until, body.frame()).await {
+            Ok(Some(frame)) => frame?,
+            Ok(None) => return Ok(Held::Whole(join(chunks, len))),
+            Err(_) => return Ok(Held::Streaming { prefix: chunks, rest: body }),
+        };
+        let Ok(chunk) = frame.into_data() else { continue };
+        len += chunk.len();
+        chunks.push(chunk);
+        if len > limit {
+            return Ok(Held::Streaming { prefix: chunks, rest: body });
+        }
+    }
+}
+
+fn join(mut chunks: Vec<Bytes>, len: usize) -> Bytes {
+    if chunks.len() <= 1 {
+        return chunks.pop().unwrap_or_default();
+    }
+    let mut whole = BytesMut::with_capacity(len);
+    for chunk in &chunks {
+        whole.extend_from_slice(chunk);
+    }
+    whole.freeze()
+}
+
+fn exceeds(bytes: u64, limit: u64) -> bool {
+    limit > 0 && bytes > limit
+}
+
+fn too_large(limits: &Limits) -> Error {
+    Error::new(
+        Kind::ContentTooLarge,
+        format!("the content exceeds limits.max_body ({} bytes)", limits.max_body),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_never_exceeded_and_given_back() {
+        let buffers = Buffers::new(10);
+        let (mut one, mut two) = (buffers.reserve(), buffers.reserve());
+        assert!(one.grow(6) && !two.grow(5) && two.grow(4));
+        assert_eq!(buffers.used(), 10);
+        drop(one);
+        assert!(two.grow(6) && !two.grow(1));
+        drop(two);
+        assert_eq!(buffers.used(), 0);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        assert!(!exceeds(u64::MAX, 0) && exceeds(2, 1) && !exceeds(1, 1));
+    }
+}

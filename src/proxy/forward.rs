@@ -1,0 +1,326 @@
+//! Asking the upstream: attempts, decisions, back-off.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header, response};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::{Instant, sleep};
+
+use super::content::{self, Content, Held, Reservation};
+use super::route::{Route, RuleRef};
+use crate::body::Outgoing;
+use crate::cache::fence::Write;
+use crate::error::{Error, Kind};
+use crate::exchange::Attempts;
+use crate::plan::StopSdk;
+use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
+use crate::upstream::{Failed, Phase};
+
+/// Content of an error answer that is read before deciding about it, in bytes: enough for any provider's, and it frees
+/// the connection for the next attempt.
+const ERROR_CONTENT: usize = 64 * 1024;
+
+/// How long an error's content is waited for before its head goes out without it.
+const ERROR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request as it is forwarded, as often as it is attempted.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    pub(super) method: Method,
+    /// Origin form, with the upstream's base path.
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    /// `None` once streaming content was sent.
+    pub(super) content: Option<Content>,
+    /// The content's share of `memory.buffers`.
+    pub(super) reservation: Option<Reservation>,
+    /// Closed when nobody waits for the answer any more, for requests that are seen to their end all the same.
+    pub(super) asked: Option<oneshot::Receiver<()>>,
+}
+
+/// What one request allows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) rule: RuleRef,
+    pub(super) class: Class,
+    pub(super) deadline: Instant,
+    pub(super) no_retry: bool,
+    pub(super) client_retries: u32,
+    /// Content of a success that is read whole before its head goes out, in bytes: what breaks off while it is read
+    /// can still be attempted again. 0 streams.
+    pub(super) hold: usize,
+}
+
+/// An upstream's answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: response::Parts,
+    pub(super) content: Held,
+    /// Its end can be told from a connection that broke: by length, by chunks, by HTTP/2 frames.
+    pub(super) framed: bool,
+    /// The write this answers, while its content is still coming.
+    pub(super) write: Option<Write>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub(super) result: Result<Answer, Error>,
+    /// The client's SDK is to be told not to retry on its own.
+    pub(super) stop_sdk: bool,
+}
+
+impl From<Error> for Forwarded {
+    fn from(error: Error) -> Self {
+        Self { result: Err(error), stop_sdk: false }
+    }
+}
+
+impl Outbound {
+    /// The request for one attempt; `None` when its content is gone.
+    fn attempt(&mut self) -> Option<Request<Outgoing>> {
+        let body = match self.content.take()? {
+            Content::Whole(content) => {
+                self.content = Some(Content::Whole(content.clone()));
+                Outgoing::full(content)
+            }
+            Content::Streaming { prefix, rest } => Outgoing::streaming(prefix, rest),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        Some(request)
+    }
+
+    /// Whether the client has left. What was sent is seen to its end, but it is not sent once more: a newer write may
+    /// have passed it meanwhile.
+    fn is_abandoned(&mut self) -> bool {
+        self.asked.as_mut().is_some_and(|asked| matches!(asked.try_recv(), Err(TryRecvError::Closed)))
+    }
+
+    /// The content, if all of it is here.
+    pub(super) fn whole(&self) -> Option<&Bytes> {
+        match &self.content {
+            Some(Content::Whole(content)) => Some(content),
+            _ => None,
+        }
+    }
+}
+
+/// Attempts the request until it succeeds or the policy says that the last outcome stands.
+///
+/// `attempts` is filled in as it goes, so that what was done is known even if the caller is dropped on the way.
+pub(super) async fn forward(
+    route: &Route,
+    outbound: &mut Outbound,
+    terms: &Terms,
+    attempts: &mut Attempts,
+) -> Forwarded {
+    let plan = &route.plan;
+    let rule = route.rule(terms.rule);
+    let series = route.series(rule.operation);
+    let already = attempts.count;
+    loop {
+        let Some(request) = outbound.attempt() else {
+            return Error::new(Kind::Internal, "streaming content cannot be sent twice").into();
+        };
+        let begun = Instant::now();
+        let outcome = attempt(route, request, terms).await;
+        let waited = begun.elapsed();
+        attempts.count += 1;
+        attempts.upstream += waited;
+        if let Some(series) = series {
+            series.attempt(waited);
+        }
+        let Some((failure, error_head)) = judge(&outcome, &plan.billing_codes) else {
+            let stop_sdk = stops_sdk(plan.stop_sdk, GiveUp::NotRetryable, &outcome);
+            return Forwarded { result: outcome.map_err(|failed| failed.error), stop_sdk };
+        };
+        let situation = Situation {
+            class: terms.class,
+            attempt: attempts.count - already,
+            failure,
+            upstream_says: error_head.and_then(should_retry),
+            push_back: error_head.and_then(|headers| retry::retry_after(headers, SystemTime::now())),
+            remaining: terms.deadline.saturating_duration_since(Instant::now()),
+            waited: attempts.backoff,
+            client_retries: terms.client_retries,
+            random: fastrand::f64(),
+        };
+        let decision = match &outcome {
+            Err(Failed { phase: Phase::Deadline, .. }) => Decision::GiveUp(GiveUp::Deadline),
+            _ if terms.no_retry || outbound.content.is_none() => Decision::GiveUp(GiveUp::Disabled),
+            _ if outbound.is_abandoned() => Decision::GiveUp(GiveUp::Abandoned),
+            _ => rule.retry.decide(&situation),
+        };
+        match decision {
+            Decision::Retry { after, reason } => {
+                if let Some(series) = series {
+                    series.retry(reason as usize);
+                }
+                let begun = Instant::now();
+                sleep(after).await;
+                attempts.backoff += begun.elapsed();
+                if outbound.is_abandoned() {
+                    return Forwarded { result: outcome.map_err(|failed| failed.error), stop_sdk: false };
+                }
+            }
+            Decision::GiveUp(why) => {
+                if let Some(series) = series
+                    && why != GiveUp::NotRetryable
+                {
+                    series.retry_not_made(why as usize);
+                }
+                let stop_sdk = stops_sdk(plan.stop_sdk, why, &outcome);
+                return Forwarded { result: outcome.map_err(|failed| failed.error), stop_sdk };
+            }
+        }
+    }
+}
+
+/// One attempt, with as much of its content as has to be here before the answer is judged.
+async fn attempt(route: &Route, request: Request<Outgoing>, terms: &Terms) -> Result<Answer, Failed> {
+    let timeouts = &route.rule(terms.rule).timeouts;
+    let response = route.upstream.send(request, timeouts, terms.deadline).await?;
+    let (head, body) = response.into_parts();
+    let framed = is_framed(&head)?;
+    let judged = retry::retryable_status(head.status) || head.status == StatusCode::BAD_REQUEST;
+    let (hold, until) = if head.status.is_success() {
+        (terms.hold, terms.deadline)
+    } else {
+        // An error that trickles is handed on as it comes, rather than held until it is too late for it.
+        let limit = if judged || terms.hold > 0 { ERROR_CONTENT } else { 0 };
+        (limit, terms.deadline.min(Instant::now() + ERROR_PATIENCE))
+    };
+    if hold == 0 {
+        let content = Held::Streaming { prefix: Vec::new(), rest: body };
+        return Ok(Answer { head, content, framed, write: None });
+    }
+    match content::hold(body, hold, until).await {
+        Ok(Held::Streaming { .. }) if head.status.is_success() && Instant::now() >= terms.deadline => {
+            let detail = "the response was not complete in time";
+            Err(Failed { error: Error::new(Kind::ResponseTimeout, detail), phase: Phase::Deadline })
+        }
+        Ok(content) => Ok(Answer { head, content, framed, write: None }),
+        Err(error) => Err(Failed { error, phase: Phase::Sent }),
+    }
+}
+
+/// Whether the end of an answer can be told from a connection that broke. An answer that says its length twice, or that
+/// switches protocols unasked, is none: another reader of it could find another end (RFC 9112 section 6.3).
+fn is_framed(head: &response::Parts) -> Result<bool, Failed> {
+    let broken =
+        |detail: &'static str| Failed { error: Error::new(Kind::Protocol, detail), phase: Phase::Sent };
+    let length = head.headers.contains_key(header::CONTENT_LENGTH);
+    let coding = head.headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    if head.status.is_informational() {
+        return Err(broken("the upstream switched protocols unasked"));
+    }
+    match coding {
+        Some(_) if length => Err(broken("the upstream's answer has both a length and a transfer coding")),
+        Some(coding) => Ok(coding.as_bytes().to_ascii_lowercase().ends_with(b"chunked")),
+        None => Ok(length || head.version >= http::Version::HTTP_2),
+    }
+}
+
+/// What failed, with the headers of the error answer where there is one. `None`: nothing an attempt could mend.
+fn judge<'a>(
+    outcome: &'a Result<Answer, Failed>,
+    billing_codes: &[String],
+) -> Option<(Failure, Option<&'a HeaderMap>)> {
+    match outcome {
+        // The client's own content broke off: no attempt of ours can mend that.
+        Err(failed) if failed.error.kind == Kind::Malformed => None,
+        Err(failed) => Some((
+            match failed.phase {
+                Phase::NeverSent => Failure::NeverSent(failed.error.kind),
+                Phase::Sent => Failure::Reset,
+                Phase::FirstByteTimeout | Phase::Deadline => Failure::FirstByteTimeout,
+            },
+            None,
+        )),
+        Ok(answer) if retry::retryable_status(answer.head.status) => {
+            let billing = answer.head.status == StatusCode::TOO_MANY_REQUESTS
+                && matches!(&answer.content, Held::Whole(content) if is_billing(content, billing_codes));
+            let failure = if billing { Failure::Billing } else { Failure::Status(answer.head.status) };
+            Some((failure, Some(&answer.head.headers)))
+        }
+        Ok(_) => None,
+    }
+}
+
+fn should_retry(headers: &HeaderMap) -> Option<bool> {
+    match headers.get("x-should-retry")?.as_bytes() {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a 429 says that paying would help: providers tell it in the code, not in the status.
+fn is_billing(content: &[u8], codes: &[String]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        error: Told,
+    }
+    #[derive(serde::Deserialize)]
+    struct Told {
+        r#type: Option<String>,
+        code: Option<String>,
+        details: Option<Details>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Details {
+        error_code: Option<String>,
+    }
+    if codes.is_empty() {
+        return false;
+    }
+    let Ok(Answer { error }) = serde_json::from_slice(content) else { return false };
+    [error.r#type, error.code, error.details.and_then(|details| details.error_code)]
+        .iter()
+        .flatten()
+        .any(|word| codes.contains(word))
+}
+
+/// Whether the client's SDK is told to stop: only of failures that it would retry on its own.
+fn stops_sdk(setting: StopSdk, why: GiveUp, outcome: &Result<Answer, Failed>) -> bool {
+    let sdk_would_retry = match outcome {
+        Ok(answer) => {
+            matches!(answer.head.status.as_u16(), 408 | 409 | 429) || answer.head.status.is_server_error()
+        }
+        Err(_) => true,
+    };
+    sdk_would_retry
+        && match setting {
+            StopSdk::Auto => why.stops_sdk(),
+            StopSdk::Always => true,
+            StopSdk::Never => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn billing_is_told_by_type_code_or_detail() {
+        let codes = ["insufficient_quota".to_owned(), "enforced_spend_limit_reached".to_owned()];
+        for (content, billing) in [
+            (r#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":null}}"#, true),
+            (r#"{"error":{"type":"tokens","code":"insufficient_quota"}}"#, true),
+            (
+                r#"{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}}"#,
+                true,
+            ),
+            (r#"{"error":{"type":"requests","code":"rate_limit_exceeded"}}"#, false),
+            (r#"{"error":"insufficient_quota"}"#, false),
+            ("insufficient_quota", false),
+        ] {
+            assert_eq!(is_billing(content.as_bytes(), &codes), billing, "{content}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A change of the store: the fences are up from before it is sent until its outcome is known.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::content::Held;
+use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
+use super::route::Route;
+use crate::cache::fence::Write;
+use crate::error::{Error, Kind};
+use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
+
+/// Content of a write's answer that is read before the client gets any of it, in bytes.
+const WRITE_ANSWER: usize = 1024 * 1024;
+
+/// Forwards a write that has begun. It runs in a task of its own and is seen to its end, whoever leaves; `fences` come
+/// down before the client can know its outcome.
+pub(super) async fn write(
+    mut fences: Write,
+    tasks: &TaskTracker,
+    route: &Arc<Route>,
+    mut outbound: Outbound,
+    terms: Terms,
+    exchange: &mut Exchange,
+) -> Forwarded {
+    exchange.cache = Some(CacheStatus::Bypass(Bypass::Write));
+    if let Some(series) = exchange.series() {
+        series.invalidated();
+    }
+    let route = Arc::clone(route);
+    let terms = Terms { hold: WRITE_ANSWER, ..terms };
+    // Dropped with this future, when the client leaves.
+    let (_asking, asked) = oneshot::channel();
+    outbound.asked = Some(asked);
+    let task = tasks.spawn(async move {
+        let mut attempts = Attempts::default();
+        let mut forwarded = forward(&route, &mut outbound, &terms, &mut attempts).await;
+        if is_unknown(&forwarded.result) {
+            fences.may_come_later(route.rule(terms.rule).timeouts.total);
+        }
+        match &mut forwarded.result {
+            Ok(answer) if matches!(answer.content, Held::Streaming { .. }) => answer.write = Some(fences),
+            _ => drop(fences),
+        }
+        (forwarded, attempts)
+    });
+    match task.await {
+        Ok((forwarded, attempts)) => {
+            exchange.attempts = attempts;
+            forwarded
+        }
+        Err(_) => Error::new(Kind::Internal, "the write was interrupted").into(),
+    }
+}
+
+/// Whether the upstream may have got the write, and not have finished it.
+fn is_unknown(result: &Result<Answer, Error>) -> bool {
+    match result {
+        Ok(answer) => answer.head.status == StatusCode::GATEWAY_TIMEOUT,
+        Err(error) => {
+            !matches!(error.kind, Kind::Dns | Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Tls)
+        }
+    }
+}

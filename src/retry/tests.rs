@@ -1,0 +1,140 @@
+use super::*;
+
+const S: Duration = Duration::from_secs(1);
+
+fn policy(class: Class) -> Policy {
+    Policy {
+        enabled: true,
+        class,
+        attempts: 4,
+        base: Duration::from_millis(500),
+        factor: 2.0,
+        max: Duration::from_secs(60),
+        max_wait: Duration::from_secs(20),
+    }
+}
+
+fn situation(class: Class, failure: Failure) -> Situation {
+    Situation {
+        class,
+        attempt: 1,
+        failure,
+        upstream_says: None,
+        push_back: None,
+        remaining: 60 * S,
+        waited: Duration::ZERO,
+        client_retries: 0,
+        random: 0.5,
+    }
+}
+
+fn status(code: u16) -> Failure {
+    Failure::Status(StatusCode::from_u16(code).unwrap())
+}
+
+fn decide(class: Class, failure: Failure) -> Option<GiveUp> {
+    match policy(class).decide(&situation(class, failure)) {
+        Decision::Retry { .. } => None,
+        Decision::GiveUp(why) => Some(why),
+    }
+}
+
+#[test]
+fn what_each_class_bears() {
+    use Class::{Chat, ChatStateful, Idempotent, Other};
+    let never_sent = Failure::NeverSent(Kind::ConnectionRefused);
+    let table: [(Failure, [Option<GiveUp>; 4]); 7] = [
+        // failure                      idempotent, chat, chat that leaves state, other
+        (never_sent, [None, None, None, None]),
+        (Failure::Reset, [None, None, Some(GiveUp::Class), Some(GiveUp::Class)]),
+        (Failure::FirstByteTimeout, [None, Some(GiveUp::Class), Some(GiveUp::Class), Some(GiveUp::Class)]),
+        (status(429), [None, None, None, Some(GiveUp::Class)]),
+        (status(503), [None, None, None, Some(GiveUp::Class)]),
+        (status(500), [None, None, Some(GiveUp::Class), Some(GiveUp::Class)]),
+        (Failure::Billing, [Some(GiveUp::Billing); 4]),
+    ];
+    for (failure, expected) in table {
+        for (class, expected) in [Idempotent, Chat, ChatStateful, Other].into_iter().zip(expected) {
+            assert_eq!(decide(class, failure), expected, "{class:?} {failure:?}");
+        }
+    }
+}
+
+#[test]
+fn the_statuses_that_are_tried_again() {
+    for code in 100..600 {
+        let expected = [408, 409, 429, 500, 502, 503, 504, 529].contains(&code);
+        assert_eq!(decide(Class::Idempotent, status(code)).is_none(), expected, "{code}");
+    }
+}
+
+#[test]
+fn back_off_is_full_jitter_under_a_growing_ceiling() {
+    let policy = policy(Class::Chat);
+    for (attempt, ceiling) in [(1, 0.5), (2, 1.0), (3, 2.0), (9, 60.0), (4_000_000_000, 60.0)] {
+        for random in [0.0, 0.25, 0.999_999] {
+            let wait = policy.back_off(attempt, random).as_secs_f64();
+            assert!((wait - ceiling * random).abs() < 1e-6, "attempt {attempt}: {wait}");
+        }
+    }
+}
+
+#[test]
+fn push_back_is_a_floor_and_never_a_ceiling() {
+    let mut s = situation(Class::Chat, status(429));
+    s.push_back = Some(3 * S);
+    assert!(
+        matches!(policy(Class::Chat).decide(&s), Decision::Retry { after, reason: Reason::TooManyRequests } if after == 3 * S)
+    );
+    s.push_back = Some(Duration::from_millis(1));
+    assert!(
+        matches!(policy(Class::Chat).decide(&s), Decision::Retry { after, .. } if after == Duration::from_millis(250))
+    );
+}
+
+#[test]
+fn a_wait_that_does_not_fit_is_not_begun() {
+    let mut s = situation(Class::Chat, status(429));
+    s.push_back = Some(21 * S);
+    assert_eq!(policy(Class::Chat).decide(&s), Decision::GiveUp(GiveUp::MaxWait));
+    s.push_back = Some(10 * S);
+    s.waited = 11 * S;
+    assert_eq!(policy(Class::Chat).decide(&s), Decision::GiveUp(GiveUp::MaxWait));
+    s.waited = Duration::ZERO;
+    s.remaining = 10 * S;
+    assert_eq!(policy(Class::Chat).decide(&s), Decision::GiveUp(GiveUp::Deadline));
+}
+
+#[test]
+fn attempts_are_counted_with_those_of_the_sdk() {
+    let mut s = situation(Class::Chat, status(500));
+    for (client_retries, last) in [(0, 4), (1, 3), (2, 2), (3, 1), (9, 1)] {
+        s.client_retries = client_retries;
+        s.attempt = last;
+        assert_eq!(policy(Class::Chat).decide(&s), Decision::GiveUp(GiveUp::Spent), "{client_retries}");
+        if last > 1 {
+            s.attempt = last - 1;
+            assert!(matches!(policy(Class::Chat).decide(&s), Decision::Retry { .. }), "{client_retries}");
+        }
+    }
+}
+
+#[test]
+fn off_is_off_and_the_upstream_is_obeyed() {
+    let off = Policy { enabled: false, ..policy(Class::Idempotent) };
+    let mut s = situation(Class::Idempotent, status(500));
+    assert_eq!(off.decide(&s), Decision::GiveUp(GiveUp::Disabled));
+    s.upstream_says = Some(false);
+    assert_eq!(policy(Class::Idempotent).decide(&s), Decision::GiveUp(GiveUp::UpstreamSaysNo));
+}
+
+#[test]
+fn only_what_was_ours_to_retry_stops_the_sdk() {
+    use GiveUp::{Billing, Class, Deadline, Disabled, MaxWait, NotRetryable, Spent, UpstreamSaysNo};
+    for why in [Spent, Deadline, Billing] {
+        assert!(why.stops_sdk(), "{why:?}");
+    }
+    for why in [NotRetryable, Disabled, Class, MaxWait, UpstreamSaysNo] {
+        assert!(!why.stops_sdk(), "{why:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Making a connection: names, TCP, TLS with ALPN, and the HTTP handshake.
+
+use std::future::poll_fn;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use http::{Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Target;
+use crate::body::Outgoing;
+use crate::error::{Error, Kind};
+
+/// Bytes of a response's header section, at most; hyper's own limit for HTTP/2 would be 16 MiB.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// How often an HTTP/2 connection is pinged (RFC 9113 section 6.7).
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A ping not answered by then ends the connection.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Response header fields, at most.
+const MAX_HEADERS: usize = 128;
+
+/// The TLS side of upstream connections: rustls, the system's roots and the configured ones.
+#[derive(Clone)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Tls {
+    /// Loads the roots. The second value names what could not be loaded of the system's: without them an `https`
+    /// upstream fails with a certificate error.
+    pub fn new(extra_roots: Option<&Path>) -> Result<(Self, Vec<String>), String> {
+        let mut roots = RootCertStore::empty();
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
+        let mut missing: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
+        if roots.is_empty() && missing.is_empty() {
+            missing.push("the system has no trusted roots (install ca-certificates)".into());
+        }
+        if let Some(path) = extra_roots {
+            let broken = |e: &dyn std::fmt::Display| format!("tls.ca: {}: {e}", path.display());
+            let certificates = CertificateDer::pem_file_iter(path).map_err(|e| broken(&e))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|e| broken(&e))?;
+                roots.add(certificate).map_err(|e| broken(&e))?;
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok((Self(Arc::new(config)), missing))
+    }
+}
+
+/// The sending half of a connection; its driver runs in a task of its own and ends with it.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Http1(http1::SendRequest<Outgoing>),
+    Http2(http2::SendRequest<Outgoing>),
+}
+
+impl Connection {
+    pub(super) async fn open(target: &Target, tls: &Tls) -> Result<Self, Error> {
+        let stream = dial(target).await?;
+        if target.scheme != Scheme::HTTPS {
+            return handshake_http1(stream, target).await;
+        }
+        let name = ServerName::try_from(target.host().to_owned())
+            .map_err(|e| Error::new(Kind::Tls, format!("{}: {e}", target.host())))?;
+        let stream = TlsConnector::from(Arc::clone(&tls.0))
+            .connect(name, stream)
+            .await
+            .map_err(|e| Error::new(Kind::Tls, format!("TLS with {}: {e}", target.authority)))?;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            handshake_http2(stream, target).await
+        } else {
+            handshake_http1(stream, target).await
+        }
+    }
+
+    /// Sends one request. On failure the request comes back if no byte of it was written.
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<Outgoing>,
+        target: &Target,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Outgoing>>)> {
+        let failed = |mut e: hyper::client::conn::TrySendError<Request<Outgoing>>| {
+            let unsent = e.take_message();
+            (e.into_error(), unsent)
+        };
+        match self {
+            Connection::Http1(sender) => {
+                *request.version_mut() = Version::HTTP_11;
+                if !request.headers().contains_key(header::HOST)
+                    && let Ok(host) = header::HeaderValue::from_str(target.authority.as_str())
+                {
+                    request.headers_mut().insert(header::HOST, host);
+                }
+                sender.try_send_request(request).await.map_err(failed)
+            }
+            Connection::Http2(sender) => {
+                *request.version_mut() = Version::HTTP_2;
+                // `:authority` takes Host's place (RFC 9113 section 8.3.1).
+                request.headers_mut().remove(header::HOST);
+                let mut parts = std::mem::take(request.uri_mut()).into_parts();
+                parts.scheme = Some(target.scheme.clone());
+                parts.authority = Some(target.authority.clone());
+                *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+                sender.try_send_request(request).await.map_err(failed)
+            }
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Connection::Http1(sender) => sender.is_closed(),
+            Connection::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Whether the next request can be written now. An HTTP/1.1 connection is busy until its last exchange is over.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Connection::Http1(sender) => sender.is_ready(),
+            Connection::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    /// The same connection once more: only HTTP/2 carries several exchanges at a time.
+    pub(super) fn share(&self) -> Option<Self> {
+        match self {
+            Connection::Http1(_) => None,
+            Connection::Http2(sender) => Some(Connection::Http2(sender.clone())),
+        }
+    }
+}
+
+async fn dial(target: &Target) -> Result<TcpStream, Error> {
+    let (host, port) = (target.host(), target.port());
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|e| Error::new(Kind::Dns, format!("{host} does not resolve: {e}")))?;
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Requests are written whole; waiting to fill a segment would only delay them.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(match last {
+        Some(e) => Error::new(Kind::ConnectionRefused, format!("cannot reach {}: {e}", target.authority)),
+        None => Error::new(Kind::Dns, format!("{host} has no address")),
+    })
+}
+
+async fn handshake_http1<S>(stream: S, target: &Target) -> Result<Connection, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| handshake_failed(target, &e))?;
+    tokio::spawn(connection);
+    ready(target, |cx| sender.poll_ready(cx)).await?;
+    Ok(Connection::Http1(sender))
+}
+
+async fn handshake_http2<S>(stream: S, target: &Target) -> Result<Connection, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEADER_BYTES)
+        // A connection whose other side has gone without a word is found out, idle or not.
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| handshake_failed(target, &e))?;
+    tokio::spawn(connection);
+    ready(target, |cx| sender.poll_ready(cx)).await?;
+    Ok(Connection::Http2(sender))
+}
+
+async fn ready(
+    target: &Target,
+    mut poll: impl FnMut(&mut std::task::Context<'_>) -> Poll<hyper::Result<()>>,
+) -> Result<(), Error> {
+    poll_fn(|cx| poll(cx)).await.map_err(|e| handshake_failed(target, &e))
+}
+
+fn handshake_failed(target: &Target, e: &hyper::Error) -> Error {
+    Error::new(Kind::ConnectionTerminated, format!("{} closed the connection: {e}", target.authority))
+}
