@@ -1,0 +1,383 @@
+//! The configuration: golden mistakes, the files of the repository, layers, and what is generated.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pillion::config::{self, Config, Environment, Problems, presets, reference};
+use pillion::plan::{Action, LeavesState, Level, Operation, Plan, Rule};
+use pillion::retry::Class;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, Problems> {
+    config::parse(text, None, &environment(env))
+}
+
+/// A file with one route `vector` and whatever else is said, indented as members of the route.
+fn vector(route: &str, rest: &str) -> String {
+    format!(
+        "version: 1\nroutes:\n  - name: vector\n    path: /vector\n    upstream: https://x.upstash.io\n    preset: upstash-vector\n{route}\n{rest}\n"
+    )
+}
+
+fn rule<'a>(plan: &'a Plan, name: &str) -> &'a Rule {
+    plan.rules.iter().find(|rule| rule.name == name).unwrap_or_else(|| panic!("no rule {name}"))
+}
+
+fn yaml_files(folder: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Compares with a file, or writes it where `PILLION_REGENERATE=1`.
+fn compare(path: &Path, text: &str) {
+    if std::env::var("PILLION_REGENERATE").is_ok_and(|value| value == "1") {
+        std::fs::write(path, text).unwrap();
+        return;
+    }
+    let there = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        there == text,
+        "{} is stale; PILLION_REGENERATE=1 writes it anew.\n--- there\n{there}\n--- now\n{text}",
+        path.display()
+    );
+}
+
+#[test]
+fn mistakes_are_told_as_golden() {
+    let env = environment(&[
+        ("UPSTASH_VECTOR_REST_URL", "http://127.0.0.1:8080/vector"),
+        ("WORDS", "many"),
+        ("SECRET_URL", "https://user:canary@api.example.com"),
+        ("EMPTY", ""),
+    ]);
+    let files = yaml_files("tests/golden/config");
+    assert!(files.len() >= 15, "{}", files.len());
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = PathBuf::from(path.file_name().unwrap());
+        let mut env = env.clone();
+        // `# env: NAME=value` in a file sets a variable for it.
+        for line in text.lines().filter_map(|line| line.strip_prefix("# env: ")) {
+            let (name, value) = line.split_once('=').unwrap();
+            env.insert(name.to_owned(), value.to_owned());
+        }
+        let Err(problems) = config::parse(&text, Some(name.clone()), &env) else {
+            panic!("{} is accepted", name.display());
+        };
+        assert!(!problems.to_string().contains("canary"), "{problems}");
+        compare(&path.with_extension("expected"), &format!("{problems}\n"));
+    }
+}
+
+#[test]
+fn every_yaml_of_the_repository_loads() {
+    for path in yaml_files("config") {
+        // What is built in is a layer, not a file of its own: it lacks routes, and nothing else.
+        let is_layer = path.file_name().is_some_and(|name| name == "built-in.yaml");
+        match config::load(Some(&path), &environment(&[("PILLION_VECTOR_URL", "https://x.upstash.io")])) {
+            Ok(config) => assert_eq!(config.routes.len(), 2, "{}", path.display()),
+            Err(problems) => {
+                let found: Vec<&str> = problems.list.iter().map(|problem| problem.path.as_str()).collect();
+                assert!(is_layer && found == ["routes"], "{problems}");
+            }
+        }
+    }
+    for path in yaml_files("config/presets") {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let text =
+            format!("version: 1\nroutes: [{{name: a, path: /a, upstream: https://h, preset: {name}}}]");
+        let config = parse(&text, &[]).unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        assert_eq!(config.routes[0].preset, name);
+        assert!(presets::about(name).is_some());
+    }
+}
+
+#[test]
+fn the_generated_files_are_as_new_as_the_types() {
+    compare(&root().join("docs/configuration.md"), &reference::markdown());
+    compare(&root().join("config/schema.json"), &reference::schema_json());
+}
+
+#[test]
+fn the_built_in_default_needs_nothing() {
+    let config = parse(config::DEFAULT, &[]).unwrap();
+    assert_eq!(config.routes.len(), 1);
+    assert_eq!(
+        config.notes,
+        ["route vector is skipped: it has no upstream (set PILLION_VECTOR_URL or UPSTASH_VECTOR_REST_URL)"]
+    );
+    let both = [
+        ("UPSTASH_VECTOR_REST_URL", "http://127.0.0.1:8080/vector"),
+        ("PILLION_VECTOR_URL", "https://x.upstash.io"),
+    ];
+    let config = parse(config::DEFAULT, &both).unwrap();
+    assert_eq!(config.routes[1].upstream.authority, "x.upstash.io");
+    assert!(config.notes.is_empty(), "{:?}", config.notes);
+}
+
+#[test]
+fn without_a_file_the_environment_names_one() {
+    let missing = environment(&[("PILLION_CONFIG", "/nonexistent/pillion.yaml")]);
+    let problems = config::load(None, &missing).unwrap_err();
+    assert!(problems.to_string().starts_with("/nonexistent/pillion.yaml: 1 problem"), "{problems}");
+    let named = environment(&[("PILLION_CONFIG", root().join("config/sidecar.yaml").to_str().unwrap())]);
+    assert_eq!(config::load(None, &named).unwrap().admin.listen.to_string(), "0.0.0.0:9901");
+}
+
+#[test]
+fn layers_lie_in_their_order() {
+    let search = |text: &str, env: &[(&str, &str)]| {
+        let config = parse(text, env).unwrap_or_else(|problems| panic!("{problems}"));
+        let rule = rule(&config.routes[0], "query").clone();
+        let Action::Cache(cache) = rule.action else { panic!("not cached") };
+        (rule.timeouts.first_byte, rule.timeouts.idle, rule.retry.base, cache.ttl)
+    };
+    let seconds = Duration::from_secs;
+    let defaults = "defaults: {timeouts: {first_byte: 7s}, retry: {base: 2s}, cache: {ttl: 1m}}";
+    // The preset over what is built in; `defaults` over the preset; the route over `defaults`; the environment over all.
+    let preset = search(&vector("", ""), &[]);
+    assert_eq!(preset, (seconds(5), seconds(60), Duration::from_millis(50), seconds(300)));
+    assert_eq!(search(&vector("", defaults), &[]), (seconds(7), seconds(60), seconds(2), seconds(60)));
+    let route = "    timeouts: {first_byte: 8s}\n    cache: {ttl: 2m}";
+    assert_eq!(search(&vector(route, defaults), &[]), (seconds(8), seconds(60), seconds(2), seconds(120)));
+    let env = [("VECTOR_CACHE_TTL", "9")];
+    assert_eq!(search(&vector(route, defaults), &env), (seconds(8), seconds(60), seconds(2), seconds(9)));
+    let ignored = format!("{defaults}\ncompat_env: false");
+    assert_eq!(search(&vector(route, &ignored), &env).3, seconds(120));
+}
+
+#[test]
+fn the_environment_switches_caching_and_the_route_may_refuse() {
+    for (route, rest, env, cached) in [
+        ("", "", "", true),
+        ("", "", "false", false),
+        ("    cache: {enabled: true}", "", "0", false),
+        ("    cache: {enabled: false}", "", "true", false),
+        ("    cache: {enabled: false}", "", "", false),
+        ("", "defaults: {cache: {enabled: false}}", "", false),
+        ("", "defaults: {cache: {enabled: false}}", "1", true),
+    ] {
+        let config = parse(&vector(route, rest), &[("VECTOR_CACHE_ENABLED", env)]).unwrap();
+        let plan = &config.routes[0];
+        assert_eq!(matches!(rule(plan, "query").action, Action::Cache(_)), cached, "{route} {rest} {env}");
+        assert_eq!(plan.fenced, cached);
+        assert!(matches!(rule(plan, "upsert").action, Action::Invalidate(_)), "writes stay writes");
+        assert_eq!(config.notes.is_empty(), env.is_empty(), "{:?}", config.notes);
+    }
+}
+
+#[test]
+fn conversation_variables_reach_the_window() {
+    let text = "version: 1\nroutes: [{name: a, path: /a, upstream: https://h, preset: openai, window: {max_messages: 5}}]";
+    let env = [("CONVERSATION_MAX_MESSAGES", "30"), ("PILLION_CONVERSATION_TTL_HOURS", "2")];
+    let config = parse(text, &env).unwrap();
+    let plan = &config.routes[0];
+    assert_eq!(rule(plan, "chat").window.as_ref().unwrap().max_messages, 30);
+    assert_eq!(plan.conversation_idle, Duration::from_secs(7200));
+    assert!(
+        config.notes.iter().any(|note| note.contains("CONVERSATION_MAX_MESSAGES=30")),
+        "{:?}",
+        config.notes
+    );
+    assert!(config::effective(&config).contains("idle_ttl: 2h"));
+}
+
+#[test]
+fn the_openai_preset() {
+    let config = parse(config::DEFAULT, &[]).unwrap();
+    let plan = &config.routes[0];
+    let chat = rule(plan, "chat");
+    assert_eq!((chat.operation, chat.retry.class), (Operation::Chat, Class::Chat));
+    assert_eq!(chat.timeouts.first_byte, Duration::from_secs(600));
+    assert_eq!(chat.timeouts.connect, Duration::from_secs(5));
+    assert_eq!(chat.leaves_state, LeavesState::Members(vec!["store".to_owned()]));
+    assert!(chat.window.is_some() && chat.reads_usage);
+    let responses = rule(plan, "responses");
+    assert_eq!(responses.leaves_state, LeavesState::Always);
+    assert!(responses.window.is_none());
+    assert_eq!(rule(plan, "embeddings").retry.class, Class::Idempotent);
+    assert!(matches!(plan.unmatched_unsafe.action, Action::Pass));
+    assert_eq!(plan.unmatched_unsafe.retry.class, Class::Other);
+    assert_eq!(plan.bot_env, ["OPENAI_BASE_URL={url}/v1"]);
+    assert!(!plan.fenced);
+}
+
+/// The rule that takes a request, as `proxy` finds it.
+fn taken<'a>(plan: &'a Plan, method: &str, path: &str, query: &str) -> &'a Rule {
+    let takes = |rule: &&Rule| {
+        let matcher = &rule.matcher;
+        (matcher.methods.is_empty() || matcher.methods.iter().any(|m| m == method))
+            && matcher.path.as_ref().is_none_or(|pattern| pattern.is_match(path))
+            && matcher.query_has.as_ref().is_none_or(|name| query == name)
+    };
+    plan.rules.iter().find(takes).unwrap_or(match method {
+        "GET" | "HEAD" | "OPTIONS" => &plan.unmatched_safe,
+        _ => &plan.unmatched_unsafe,
+    })
+}
+
+#[test]
+fn what_paths_of_vector_stores_mean() {
+    let text = "version: 1\nroutes:\n- {name: u, path: /u, upstream: https://u, preset: upstash-vector}\n- {name: c, path: /c, upstream: https://c, preset: chroma-v2}";
+    let config = parse(text, &[]).unwrap();
+    let chroma = "/api/v2/tenants/t/databases/d/collections";
+    for (route, method, path, query, name, action, class) in [
+        (0, "POST", "/query-data", "", "query", "cache", Class::Idempotent),
+        (0, "POST", "/query/n%20s/1", "", "query", "cache", Class::Idempotent),
+        (0, "GET", "/query", "", "query", "cache", Class::Idempotent),
+        (0, "POST", "/fetch", "", "fetch", "pass", Class::Idempotent),
+        (0, "POST", "/range", "", "range", "pass", Class::Idempotent),
+        (0, "POST", "/info", "", "volatile", "pass", Class::Idempotent),
+        (0, "POST", "/resumable-query-next", "", "resumable", "pass", Class::Other),
+        (0, "GET", "/upsert", "", "upsert", "invalidate", Class::Idempotent),
+        (0, "POST", "/upsert-data/ns", "", "upsert", "invalidate", Class::Idempotent),
+        (0, "DELETE", "/delete", "", "delete", "invalidate", Class::Idempotent),
+        (0, "PUT", "/update", "", "update", "invalidate", Class::Other),
+        (0, "POST", "/reset", "all", "reset-all", "invalidate", Class::Other),
+        (0, "DELETE", "/reset", "", "reset", "invalidate", Class::Other),
+        (0, "POST", "/rename-namespace", "", "rename-namespace", "invalidate", Class::Other),
+        (0, "POST", "/reset/ns", "all", "reset-all", "invalidate", Class::Other),
+        (0, "POST", "/queries", "", "unknown", "invalidate", Class::Other),
+        (0, "GET", "/elsewhere", "", "unknown", "invalidate", Class::Other),
+        (0, "GET", "/", "", "unmatched-safe", "pass", Class::Other),
+        (1, "POST", "/x/query", "", "query", "cache", Class::Idempotent),
+        (1, "POST", "/x/get", "", "get", "pass", Class::Idempotent),
+        (1, "POST", "/x/upsert", "", "write", "invalidate", Class::Idempotent),
+        (1, "POST", "/x/delete", "", "delete", "invalidate", Class::Idempotent),
+        (1, "DELETE", "/x", "", "collection", "invalidate", Class::Other),
+        (1, "POST", "", "", "create-collection", "pass", Class::Other),
+        (1, "PATCH", "/x/y/z", "", "unmatched", "invalidate", Class::Other),
+    ] {
+        let path = if route == 1 { format!("{chroma}{path}") } else { path.to_owned() };
+        let rule = taken(&config.routes[route], method, &path, query);
+        let did = match rule.action {
+            Action::Cache(_) => "cache",
+            Action::Invalidate(_) => "invalidate",
+            Action::Pass => "pass",
+        };
+        assert_eq!((rule.name.as_str(), did, rule.retry.class), (name, action, class), "{method} {path}");
+    }
+    let namespace = Level::Path { group: "ns".to_owned(), default: Some(String::new()) };
+    assert_eq!(rule(&config.routes[0], "query").scope, [namespace]);
+    assert_eq!(rule(&config.routes[0], "delete").not_idempotent_if, ["filter", "prefix"]);
+    assert_eq!(rule(&config.routes[1], "collection").scope, [Level::Any]);
+    for (route, name, settle) in [(0, "upsert", 30), (1, "write", 0)] {
+        let Action::Invalidate(settles) = rule(&config.routes[route], name).action else { panic!("{name}") };
+        assert_eq!(settles.0, Duration::from_secs(settle));
+    }
+    let Action::Cache(cache) = &rule(&config.routes[0], "query").action else { panic!() };
+    assert_eq!(cache.store_if.non_empty, ["result"]);
+    assert_eq!(cache.vary.len(), 5);
+    assert_eq!(cache.credentials.len(), 7);
+    assert_eq!(cache.max_entry, 1 << 20);
+}
+
+#[test]
+fn routes_of_one_authority_share_fences() {
+    let vector = "preset: upstash-vector";
+    for (one, other, expected) in [
+        // (fenced, flush_whole) of the second.
+        (format!("https://h, {vector}"), "https://other, preset: http".to_owned(), (false, false)),
+        (format!("https://h, {vector}"), format!("https://H:443/, {vector}"), (true, false)),
+        (format!("https://h, {vector}"), "https://h, preset: http".to_owned(), (true, true)),
+        (format!("https://h, {vector}"), format!("https://h/base, {vector}"), (true, true)),
+        (
+            format!("https://h, {vector}"),
+            format!("http://h, {vector}, cache: {{enabled: false}}"),
+            (false, false),
+        ),
+        (
+            format!("https://h, {vector}"),
+            format!("https://h, {vector}, cache: {{enabled: false}}"),
+            (true, false),
+        ),
+        (format!("https://h, {vector}"), format!("https://h, {vector}, rules: []"), (true, true)),
+    ] {
+        let text = format!(
+            "version: 1\nroutes:\n- {{name: a, path: /a, upstream: {one}}}\n- {{name: b, path: /b, upstream: {other}}}"
+        );
+        let config = parse(&text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        let second = &config.routes[1];
+        assert_eq!((second.fenced, second.flush_whole), expected, "{other}");
+        // What might be a write to a store that is cached moves its fences, whichever route it takes.
+        let flushes = matches!(second.unmatched_unsafe.action, Action::Invalidate(_));
+        assert_eq!(
+            flushes,
+            second.fenced || second.preset == "upstash-vector" && !other.ends_with("rules: []"),
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn variables_become_what_a_key_wants() {
+    let text = "version: ${V}\nworkers: ${N}\ndrain: ${D:-}\ncompat_env: ${B}\nadmin: {hosts: ['${H:-}', b]}\nroutes: [{name: '${V}', path: /a, upstream: https://h, timeouts: {idle: '${T}'}, retry: {factor: '${F}'}}]";
+    let env = [("V", "1"), ("N", "3"), ("B", "false"), ("T", "7s"), ("F", "1.5")];
+    let config = parse(text, &env).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.workers, config.drain), (3, Duration::from_secs(20)));
+    assert_eq!(config.admin.hosts, ["b"]);
+    let plan = &config.routes[0];
+    assert_eq!((plan.name.as_str(), plan.preset.as_str()), ("1", "http"));
+    assert_eq!(plan.unmatched_safe.timeouts.idle, Duration::from_secs(7));
+    assert!((plan.unmatched_safe.retry.factor - 1.5).abs() < f64::EPSILON);
+}
+
+#[test]
+fn paths_and_listeners_of_routes() {
+    for (route, prefix, listen) in [
+        ("path: /a", "/a", 0),
+        ("path: /a/", "/a", 0),
+        ("path: //a//b/", "/a/b", 0),
+        ("path: /", "", 0),
+        ("listen: 127.0.0.1:8081", "", 1),
+        ("listen: [127.0.0.1:8081, 'unix:/tmp/p.sock'], path: /x", "/x", 2),
+    ] {
+        let config =
+            parse(&format!("version: 1\nroutes: [{{name: a, upstream: https://h, {route}}}]"), &[]).unwrap();
+        let plan = &config.routes[0];
+        assert_eq!((plan.prefix.as_str(), plan.listen.len()), (prefix, listen), "{route}");
+    }
+}
+
+#[test]
+fn zero_means_no_limit_where_a_key_begins_with_max() {
+    let route =
+        "    cache: {max_entry: 0}\n    retry: {max_wait: 0}\n    limits: {max_body: 0, replay_body: 1KiB}";
+    let config = parse(&vector(route, "memory: {cache: 2MiB}"), &[]).unwrap();
+    let query = rule(&config.routes[0], "query");
+    let Action::Cache(cache) = &query.action else { panic!() };
+    assert_eq!(cache.max_entry, 2 << 20);
+    assert!(query.retry.max_wait > Duration::from_secs(86_400));
+    assert_eq!((config.routes[0].limits.max_body, config.routes[0].limits.replay_body), (0, 1024));
+}
+
+#[test]
+fn what_is_in_force_shows_no_secret() {
+    let text = "version: 1\nadmin: {token: '${TOKEN}'}\nredis: {url: '${REDIS_URL}'}\nroutes: [{name: a, path: /a, upstream: https://h, preset: openai}]";
+    let env = [("TOKEN", "canary-token"), ("REDIS_URL", "redis://user:canary-pw@cache:6379")];
+    let config = parse(text, &env).unwrap();
+    let shown = config::effective(&config);
+    assert!(!shown.contains("canary") && !format!("{config:?}").contains("canary"), "{shown}");
+    assert!(
+        shown.contains("# Memory ceiling: 128MiB (stored responses 64MiB, request content 64MiB)"),
+        "{shown}"
+    );
+    assert!(shown.contains("redis://***@cache:6379"), "{shown}");
+    serde_yaml::from_str::<serde_yaml::Value>(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    assert!(shown.contains("token: '***'"), "{shown}");
+    assert!(config.notes[0].contains("does not use it yet"), "{:?}", config.notes);
+}

@@ -1,0 +1,55 @@
+//! A real Pillion in this process, between a raw client and a scripted upstream, over real sockets.
+//!
+//! One file per capability. Names of conformance tests carry the section of the RFC they hold Pillion to.
+
+#![expect(clippy::float_cmp, reason = "what the tests compare of metrics are counts")]
+#![expect(clippy::format_collect, reason = "a test may take the short way")]
+
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod cache_flight;
+#[cfg(test)]
+mod cache_hits;
+#[cfg(test)]
+mod cache_keys;
+#[cfg(test)]
+mod cache_settle;
+#[cfg(test)]
+mod cache_stale;
+#[cfg(test)]
+mod cache_storing;
+#[cfg(test)]
+mod cache_writes;
+#[cfg(test)]
+mod cancel;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod hops;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod retries;
+#[cfg(test)]
+mod retry_terms;
+#[cfg(test)]
+mod reuse;
+#[cfg(test)]
+mod routing;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod timeouts;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod window;

@@ -1,0 +1,129 @@
+//! Connections to the upstream are kept, and one that has died is replaced.
+
+use std::time::Duration;
+
+use crate::support::{Answer, Gate, Pillion, Step, Upstream, advance};
+
+const FOUND: &str = r#"{"result":[{"id":"a"}]}"#;
+
+/// Searches that are never the same twice.
+async fn search(pillion: &Pillion, number: usize) -> u16 {
+    pillion.post("/query", &format!(r#"{{"topK":{number}}}"#)).await.status
+}
+
+#[tokio::test]
+async fn one_connection_carries_one_request_after_another() {
+    let upstream = Upstream::answering(|_| Answer::ok(FOUND)).await;
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    for number in 0..20 {
+        assert_eq!(search(&pillion, number).await, 200);
+    }
+    assert_eq!(upstream.connections(), 1);
+    let chunked = Answer::chunked(200, &[("content-type", "application/json")], &[FOUND]);
+    upstream.push(chunked);
+    assert_eq!(search(&pillion, 20).await, 200);
+    assert_eq!(search(&pillion, 21).await, 200);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn requests_at_the_same_time_do_not_share_a_connection() {
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    for _ in 0..3 {
+        upstream.push(Answer::ok(FOUND).held(&gate));
+    }
+    let all = async { tokio::join!(search(&pillion, 1), search(&pillion, 2), search(&pillion, 3)) };
+    let open = async {
+        upstream.seen(3).await;
+        gate.open();
+    };
+    assert_eq!(tokio::join!(all, open).0, (200, 200, 200));
+    assert_eq!(upstream.connections(), 3);
+    upstream.push(Answer::ok(FOUND));
+    assert_eq!(search(&pillion, 4).await, 200);
+    assert_eq!(upstream.connections(), 3, "one of them is used again");
+}
+
+#[tokio::test]
+async fn a_connection_closed_between_requests_is_replaced_unseen() {
+    for end in [|| Step::Close, || Step::Reset] {
+        let upstream = Upstream::start().await;
+        // Chats, and no retries at all: what is replaced here is no attempt.
+        let pillion = Pillion::route("openai", &upstream, &["retry: {enabled: false}"]).await;
+        for n in 0..10 {
+            upstream.push(Answer::ok("{}").then(end()));
+            let answer = pillion.post("/v1/chat/completions", "{}").await;
+            assert_eq!(answer.status, 200, "request {n}");
+            // The end may have arrived by the next request, or not: either must do.
+            for _ in 0..n * 5 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(upstream.count(), 10);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_exactly_at_reuse_is_tried_again_where_that_is_safe() {
+    for end in [Answer::close, Answer::reset] {
+        let upstream = Upstream::start().await;
+        let pillion = Pillion::route("upstash-vector", &upstream, &["retry: {base: 0ms}"]).await;
+        upstream.push(Answer::ok(FOUND));
+        assert_eq!(search(&pillion, 1).await, 200);
+        upstream.push(end());
+        upstream.push(Answer::ok(FOUND));
+        assert_eq!(search(&pillion, 2).await, 200, "a search");
+        assert_eq!(upstream.connections(), 2);
+        assert_eq!(upstream.requests()[1].connection, 0, "it had been sent on the old one");
+        // What may have been done must not be done twice.
+        upstream.push(end());
+        assert_eq!(pillion.post("/update", r#"{"id":"a"}"#).await.status, 502, "an update");
+        assert_eq!(upstream.count(), 4);
+    }
+}
+
+#[tokio::test]
+async fn connections_do_not_grow_old() {
+    let upstream = Upstream::answering(|_| Answer::ok(FOUND)).await;
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    assert_eq!(search(&pillion, 1).await, 200);
+    advance(Duration::from_secs(31)).await;
+    assert_eq!(search(&pillion, 2).await, 200);
+    assert_eq!(upstream.connections(), 2, "idle for too long");
+    for number in 0..11 {
+        advance(Duration::from_secs(29)).await;
+        assert_eq!(search(&pillion, 10 + number).await, 200);
+    }
+    assert_eq!(upstream.connections(), 3, "used for more than five minutes");
+}
+
+#[tokio::test]
+async fn connection_close_is_obeyed() {
+    let upstream = Upstream::answering(|_| Answer::with(200, &[("connection", "close")], FOUND)).await;
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    for number in 0..3 {
+        assert_eq!(search(&pillion, number).await, 200);
+        upstream.closed(number).await;
+    }
+    assert_eq!(upstream.connections(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_ends_the_connection() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("http", &upstream, &["limits: {replay_body: 1KiB}"]).await;
+    let mut client = pillion.connect().await;
+    client.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n").await;
+    client.send("a".repeat(50_000)).await;
+    // The scripted upstream answers complete requests only; here the client leaves, and nothing may be reused.
+    upstream.accepted(1).await;
+    drop(client);
+    upstream.closed(0).await;
+    assert_eq!(upstream.count(), 0);
+    let begun = String::from_utf8_lossy(&upstream.partial(0)).into_owned();
+    assert!(begun.starts_with("POST / HTTP/1.1\r\n"), "{}", &begun[..begun.len().min(100)]);
+    upstream.push(Answer::ok("next"));
+    assert_eq!(pillion.get("/next").await.text(), "next");
+    assert_eq!(upstream.connections(), 2);
+}
