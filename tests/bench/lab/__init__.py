@@ -1,0 +1,1 @@
+"""The lab: Pillion and its peers, measured in turns on the same machine."""

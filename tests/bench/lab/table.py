@@ -1,0 +1,99 @@
+"""One table: a line for each measure, a column for each peer, and the bars of issue 3."""
+
+from statistics import median
+
+from .scenarios import BUSY, CPU, DIRECT, ERRORS, P50, P99, THROUGHPUT, TITLES, Results
+
+#: Bars: at most this, as a ratio to nginx or as it is.
+BARS = {
+    ("S1", CPU): ("x", 1.20),
+    ("S2", CPU): ("x", 0.40),
+    ("S2b", CPU): ("x", 0.20),
+    ("S3", CPU): ("x", 0.40),
+    ("S8", CPU): ("x", 1.20),
+    ("S4", "CPU us/event"): ("x", 1.00),
+    ("S1", P50): ("x", 1.00),
+    ("S1", P99): ("x", 1.00),
+    ("S5", "upstream calls"): ("", 1),
+    ("S5", "slowest waiter after the answer, ms"): ("", 10),
+    ("S7", "KiB per stream at 8000"): ("", 20),
+    ("memory", "MiB idle"): ("", 15),
+}
+ORDER = ["S1", "S1c", "S2", "S2b", "S3", "S4", "S5", "S6", "S7", "S8", "memory"]
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def cell(values: list[float] | None, base: float | None) -> str:
+    if not values:
+        return "-"
+    middle = median(values)
+    told = number(middle)
+    if len(values) > 1:
+        told += f" ({number(min(values))}..{number(max(values))})"
+    if base is not None and base > 0:
+        told += f" x{middle / base:.2f}"
+    return told
+
+
+def bar(scenario: str, measure: str, peers: dict[str, list[float]]) -> str:
+    if (scenario, measure) not in BARS or not peers.get("pillion"):
+        return ""
+    kind, limit = BARS[scenario, measure]
+    value = median(peers["pillion"])
+    if kind:
+        if not peers.get("nginx"):
+            return f"<= x{limit:.2f}"
+        value /= median(peers["nginx"])
+    return f"<= {kind}{limit:g} {'ok' if value <= limit else 'MISSED'}"
+
+
+def table(results: Results, names: list[str]) -> str:
+    names = [DIRECT, *names]
+    rows = [["scenario and measure", *names, "bar"]]
+    for scenario in [name for name in ORDER if name in results.values]:
+        measures = results.values[scenario]
+        rows.append([f"{scenario}  {TITLES[scenario]}"])
+        for measure, peers in measures.items():
+            if measure == ERRORS and not any(sum(values) for values in peers.values()):
+                continue
+            if measure == ERRORS:
+                row = [f"  {measure}", *(number(sum(peers[name])) if name in peers else "-" for name in names), ""]
+                rows.append(row)
+                continue
+            base = median(peers["nginx"]) if peers.get("nginx") and measure not in (BUSY, "events per read") else None
+            cells = []
+            for name in names:
+                ratio = None if name in ("nginx", DIRECT) else base
+                bound = measure == THROUGHPUT and name in peers and median(measures[BUSY][name]) < 90
+                told = ">= " + cell(peers[name], None) if bound else cell(peers.get(name), ratio)
+                cells.append(told)
+            rows.append([f"  {measure}", *cells, bar(scenario, measure, peers)])
+    used = [n for n in range(len(rows[0])) if n == 0 or any(len(r) > n and r[n] not in ("-", "") for r in rows[1:])]
+    widths = {n: max(len(row[n]) for row in rows if len(row) > 1) for n in used}
+    lines = []
+    for row in rows:
+        if len(row) == 1:
+            lines += ["", row[0]]
+            continue
+        lines.append("  ".join(row[n].ljust(widths[n]) if n == 0 else row[n].rjust(widths[n]) for n in used).rstrip())
+    return "\n".join(lines)
+
+
+EXPLANATION = """Medians of the rounds (least..most), and the ratio to nginx. CPU is that of the proxy's processes, the
+kernel's part included. ">=" in a throughput: the load or the upstream filled its core before the proxy filled its own.
+The direct column has the latency itself, the others what they add. "-": the peer cannot do it, or was not asked to."""
+
+
+def gateways(results: Results) -> list[str]:
+    """The bars of S1 against what is not nginx."""
+    lines = []
+    measured = results.values.get("S1", {}).get(CPU, {})
+    for name, limit in (("litellm", 100), ("portkey", 100), ("envoy", 1.8)):
+        if measured.get(name) and measured.get("pillion"):
+            ratio = median(measured[name]) / median(measured["pillion"])
+            word = "ok" if ratio >= limit else "MISSED"
+            lines.append(f"S1: {name} uses {ratio:.1f} x Pillion's CPU (bar: >= {limit:g}) {word}")
+    return lines
