@@ -81,16 +81,6 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         board.flights.insert(name, flight);
         Ticket { landing, leads: true, seat: Seat { board: Arc::clone(&self.0), name, number } }
     }
-
-    /// Fetches under way.
-    pub fn len(&self) -> usize {
-        lock(&self.0).flights.len()
-    }
-
-    /// Whether none is under way.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl<T: Clone> Ticket<T> {

@@ -39,7 +39,7 @@ pub struct Identity<'a> {
     pub upstream: &'a str,
     /// As received.
     pub method: &'a Method,
-    /// The normalised path.
+    /// As forwarded, byte for byte: two spellings that one rule takes need not be one to the store.
     pub path: &'a str,
     /// As received, behind the `?`.
     pub query: Option<&'a str>,

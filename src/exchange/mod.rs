@@ -137,11 +137,6 @@ impl Exchange {
     pub fn complete(&mut self) {
         self.complete = true;
     }
-
-    /// Whether the last byte of the answer was handed over.
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
 }
 
 impl Drop for Exchange {

@@ -1,4 +1,5 @@
-//! Content held in memory: for replay, for the key, for the window, for storing. All of it out of one budget.
+//! Content held in memory. That of requests, for replay, the key and the window, comes out of one budget; that of
+//! responses is bounded one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -85,10 +86,10 @@ pub(crate) async fn read(
     if announced.is_some_and(|bytes| exceeds(bytes, limits.max_body)) {
         return Err(too_large(limits));
     }
-    let mut reservation = buffers.reserve();
     if announced.is_some_and(|bytes| exceeds(bytes, limits.replay_body)) {
         return Ok((Content::Streaming { prefix: Vec::new(), rest: incoming }, None));
     }
+    let mut reservation = buffers.reserve();
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut len = 0;
     while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle)).await? {

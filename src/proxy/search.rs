@@ -55,7 +55,7 @@ enum Brought {
         headers: HeaderMap,
         content: Bytes,
     },
-    /// An answer that only one of them can have: too large to hold, or with a cookie. The others ask for themselves.
+    /// An answer that only one of them can have: too large to hold, or not to be shared. The others ask for themselves.
     ForOne(Mutex<Option<Box<Answer>>>),
     Failed(Error),
 }
@@ -230,8 +230,12 @@ async fn fetch(
             });
         }
     };
-    let shareable = is_shareable(&answer, &route, &terms);
-    let stored = match shareable.and_then(|()| store(&cache, &route, &terms, &answer, key, stamp)) {
+    let policy = match &route.rule(terms.rule).action {
+        Action::Cache(policy) => Ok(policy),
+        Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
+    };
+    let shareable = policy.and_then(|policy| is_shareable(&answer, policy).map(|()| policy));
+    let stored = match shareable.and_then(|policy| store(&cache.store, policy, &answer, key, stamp)) {
         Ok(()) => true,
         Err(why) => {
             if let Some(series) = route.series(route.rule(terms.rule).operation) {
@@ -250,8 +254,7 @@ async fn fetch(
 }
 
 /// Whether an answer may go to anybody but who asked for it: to those who wait for it, and to those who come later.
-fn is_shareable(answer: &Answer, route: &Route, terms: &Terms) -> Result<(), NotStored> {
-    let Action::Cache(policy) = &route.rule(terms.rule).action else { return Err(NotStored::Forbidden) };
+fn is_shareable(answer: &Answer, policy: &Policy) -> Result<(), NotStored> {
     let headers = &answer.head.headers;
     let no_store = headers.get_all(header::CACHE_CONTROL).iter().any(says_no_store);
     if no_store || headers.contains_key(header::SET_COOKIE) {
@@ -264,17 +267,7 @@ fn is_shareable(answer: &Answer, route: &Route, terms: &Terms) -> Result<(), Not
 }
 
 /// Stores an answer if everything speaks for it.
-fn store(
-    cache: &Cache,
-    route: &Route,
-    terms: &Terms,
-    answer: &Answer,
-    key: Key,
-    stamp: Stamp,
-) -> Result<(), NotStored> {
-    let Action::Cache(policy) = &route.rule(terms.rule).action else {
-        return Err(NotStored::Forbidden);
-    };
+fn store(entries: &Store, policy: &Policy, answer: &Answer, key: Key, stamp: Stamp) -> Result<(), NotStored> {
     let headers = &answer.head.headers;
     if answer.head.status != StatusCode::OK {
         return Err(NotStored::Status);
@@ -294,7 +287,7 @@ fn store(
         .filter(|(name, _)| headers::is_stored(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    if cache.store.put(key, stamp, policy.ttl, kept, content) { Ok(()) } else { Err(NotStored::Write) }
+    if entries.put(key, stamp, policy.ttl, kept, content) { Ok(()) } else { Err(NotStored::Write) }
 }
 
 fn says_no_store(value: &HeaderValue) -> bool {

@@ -50,7 +50,7 @@ impl Target {
 pub struct Timeouts {
     /// Name resolution, TCP and TLS together.
     pub connect: Duration,
-    /// From an attempt's request sent to its response head.
+    /// From an attempt's request sent to its response head. Not of content that streams up: only `total` bounds that.
     pub first_byte: Duration,
     /// Between two chunks of content, in either direction.
     pub idle: Duration,
@@ -92,11 +92,6 @@ impl Upstream {
     /// An upstream without connections yet.
     pub fn new(target: Target, tls: Tls) -> Self {
         Self { target, tls, pool: Arc::new(Pool::default()) }
-    }
-
-    /// Where it is.
-    pub fn target(&self) -> &Target {
-        &self.target
     }
 
     /// One attempt: sends the request and waits for the response head. The request's URI is in origin form.

@@ -5,6 +5,7 @@
 #![expect(clippy::float_cmp, reason = "what the tests compare of metrics are counts")]
 #![expect(clippy::format_collect, reason = "a test may take the short way")]
 
+// The lints that are lifted in tests know them by this attribute; the crate itself is one all the same.
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;
