@@ -201,7 +201,9 @@ fn is_any_port(address: &Address) -> bool {
 
 /// Runs the whole process until a signal has drained it.
 pub fn run(app: App) -> Result<(), StartError> {
-    let conf = ServerConf { threads: app.config.workers.max(1), ..ServerConf::default() };
+    let threads = app.config.workers.max(1);
+    // One worker has nobody to steal from, and is the cheaper for not looking.
+    let conf = ServerConf { threads, work_stealing: threads > 1, ..ServerConf::default() };
     let drain = app.drain.clone();
     let failure = Arc::new(std::sync::Mutex::new(None));
     let mut server = Server::new_with_opt_and_conf(None, conf);

@@ -4,19 +4,23 @@
 //! or a cache key built on its spans means the same to the upstream. It must never repair, reorder or re-spell
 //! anything. Whether the bytes are UTF-8 is left to callers that depend on it.
 
+mod block;
+mod string;
 mod text;
+mod utf8;
 
 use std::ops::Range;
 
-use memchr::memchr2;
-
 pub use text::{Text, unescape};
+pub use utf8::is_utf8;
 
 /// Containers may be nested this deep, the outermost counted (RFC 8259 section 9 lets a parser set the limit).
 pub const MAX_DEPTH: u32 = 128;
 
-/// Why bytes are not a JSON text that we read.
+/// Why bytes are not a JSON text that we read. As wide as what stands in its place in a result: written in one byte and
+/// read in eight, it would stall every string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Invalid {
     /// It breaks the grammar of RFC 8259, carries a byte order mark (section 8.1) or is cut short.
     Syntax,
@@ -47,6 +51,7 @@ pub struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: u32,
+    ascii: bool,
 }
 
 /// The members of an object that a [`Scanner`] is inside of.
@@ -107,7 +112,7 @@ impl Elements {
 impl<'a> Scanner<'a> {
     /// Stands before the first byte.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Scanner { bytes, at: 0, depth: 0 }
+        Scanner { bytes, at: 0, depth: 0, ascii: true }
     }
 
     /// What the next value is; the scanner then stands at its first byte. The rest of it is not checked yet.
@@ -128,6 +133,11 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
+    /// All that was read or passed over is ASCII. May be false where only bytes close behind it are not.
+    pub const fn is_ascii(&self) -> bool {
+        self.ascii
+    }
+
     /// Enters an object.
     pub fn object(&mut self) -> Result<Members, Invalid> {
         self.open(b'{')?;
@@ -141,33 +151,20 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would cost a name more than reading it does")]
     pub fn string(&mut self) -> Result<Text<'a>, Invalid> {
         self.white();
         if self.peek() != Some(b'"') {
             return Err(Invalid::Syntax);
         }
         self.at += 1;
-        let start = self.at;
-        let mut escaped = false;
-        loop {
-            let rest = self.rest();
-            let found = memchr2(b'"', b'\\', rest).ok_or(Invalid::Syntax)?;
-            let (run, tail) = rest.split_at_checked(found).ok_or(Invalid::Syntax)?;
-            if holds_control(run) {
-                return Err(Invalid::Syntax);
-            }
-            self.at += found;
-            if tail.first() == Some(&b'"') {
-                let raw = self.bytes.get(start..self.at).ok_or(Invalid::Syntax)?;
-                self.at += 1;
-                return Ok(Text { raw, escaped });
-            }
-            escaped = true;
-            // Escapes come in runs where an encoder escapes all that is not ASCII.
-            while self.peek() == Some(b'\\') {
-                self.at += escape_len(self.rest()).ok_or(Invalid::Syntax)?;
-            }
-        }
+        let rest = self.rest();
+        let inside = string::inside(rest)?;
+        let raw = rest.get(..inside.len).ok_or(Invalid::Syntax)?;
+        self.at += inside.len + 1;
+        self.ascii &= inside.ascii;
+        Ok(Text { raw, escaped: inside.escaped })
     }
 
     /// Reads a number, as it is spelled (RFC 8259 section 6).
@@ -261,6 +258,7 @@ impl<'a> Scanner<'a> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(Invalid::Syntax) }
     }
 
+    #[inline]
     fn name(&mut self) -> Result<Text<'a>, Invalid> {
         let name = self.string()?;
         self.white();
@@ -331,22 +329,6 @@ pub fn is_empty_array(value: &[u8]) -> bool {
 /// Whether a value (as spanned by the scanner) is `null` or `false`: how APIs spell an option that is off.
 pub fn is_null_or_false(value: &[u8]) -> bool {
     matches!(value.trim_ascii(), b"null" | b"false")
-}
-
-/// A minimum over all bytes is one vector instruction per sixteen of them; a search that stops early is not.
-fn holds_control(run: &[u8]) -> bool {
-    run.iter().fold(u8::MAX, |least, &byte| least.min(byte)) < 0x20
-}
-
-/// The length of the escape that `rest` begins with.
-fn escape_len(rest: &[u8]) -> Option<usize> {
-    match rest {
-        [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(2),
-        [b'\\', b'u', a, b, c, d, ..] => {
-            [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()).then_some(6)
-        }
-        _ => None,
-    }
 }
 
 fn number_len(rest: &[u8]) -> Option<usize> {

@@ -4,16 +4,26 @@
 //! what its content says). It must never make two requests one that the store could answer differently: where in
 //! doubt they stay apart, and a hit is missed. Credentials are part of it, so no tenant meets another's answers; the
 //! hash is keyed with a secret, so nobody who chooses bodies can aim at another's key.
+//!
+//! A request has two names. Its [`Key`] says what it means; to write it, the content is read as JSON. Its [`Exact`]
+//! name says which bytes it consists of, which costs a tenth, and is what the [`memo`](super::memo) goes by. Both
+//! begin with the same *head*, written by one function: the rule, the method, the path, the headers that count. What
+//! is left, query and content, the exact name takes byte for byte.
 
 mod canonical;
+mod likely;
+mod stream;
 
 use std::fmt;
-use std::hash::Hasher;
 
 use http::{HeaderMap, HeaderName, Method};
-use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::Policy;
+use likely::may_tell_who_asks;
+use stream::Stream;
+
+/// Ends a list of which each part begins with a length or an index. Nothing is so long.
+const END: usize = usize::MAX;
 
 /// Names one stored response. Tells nothing about the request to who lacks the secret; still, it is never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,18 +42,27 @@ impl fmt::Debug for Key {
     }
 }
 
-/// All of a request that its answer can depend on.
+/// Names one request as it is spelled. Requests of one exact name have one key; the reverse does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Exact(u128);
+
+impl fmt::Debug for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exact(..)")
+    }
+}
+
+/// All of a request that its answer can depend on, besides the rule that takes it.
 #[derive(Clone, Copy)]
 pub struct Identity<'a> {
-    /// The authority requests are forwarded to, from the configuration.
-    pub upstream: &'a str,
     /// As received.
     pub method: &'a Method,
-    /// As forwarded, byte for byte: two spellings that one rule takes need not be one to the store.
+    /// As forwarded behind the upstream's own path, byte for byte: two spellings that one rule takes need not be one to
+    /// the store.
     pub path: &'a str,
     /// As received, behind the `?`.
     pub query: Option<&'a str>,
-    /// Of these, what the policy names.
+    /// Of these, what the policy names, and what looks like it.
     pub headers: &'a HeaderMap,
     /// The content, whole and without content coding.
     pub body: &'a [u8],
@@ -52,7 +71,7 @@ pub struct Identity<'a> {
 /// The secret that keys are made with. Keys of two keyrings never meet.
 #[derive(Clone)]
 pub struct Keyring {
-    seeded: SipHasher24,
+    seeded: Stream,
 }
 
 impl Keyring {
@@ -65,40 +84,34 @@ impl Keyring {
 
     /// A given secret: for tests, and for instances that share a tier.
     pub fn seeded(secret: [u8; 16]) -> Self {
-        Keyring { seeded: SipHasher24::new_with_key(&secret) }
+        Keyring { seeded: Stream::new(&secret) }
     }
 
-    /// The key of a request. `policy` names what of its query and headers counts.
-    pub fn key(&self, request: &Identity<'_>, policy: &Policy) -> Key {
-        let mut out = self.stream();
-        out.bytes(request.upstream.as_bytes());
-        out.bytes(request.method.as_str().as_bytes());
-        out.bytes(request.path.as_bytes());
-        out.length(policy.ignore_query.len());
-        policy.ignore_query.iter().for_each(|name| out.bytes(name.as_bytes()));
-        write_query(&mut out, request.query, &policy.ignore_query);
-        write_headers(&mut out, request.headers, &policy.vary);
-        write_headers(&mut out, request.headers, &policy.credentials);
-        write_likely_credentials(&mut out, request.headers, policy);
-        self.write_body(&mut out, request.body);
-        Key(out.digest())
-    }
-
-    /// The three kinds of body are told apart by a tag: a body that is not JSON never meets one that is.
-    fn write_body(&self, out: &mut Stream, body: &[u8]) {
-        if body.is_empty() {
-            out.raw(b"E");
-        } else if let Some(digest) = canonical::digest(self, body) {
-            out.raw(b"J");
-            out.raw(&digest.to_le_bytes());
-        } else {
-            out.raw(b"R");
-            out.bytes(body);
+    /// The names of requests that one rule takes. `upstream` is where they are forwarded to, from the configuration.
+    pub fn names(&self, upstream: &str, policy: &Policy) -> Names {
+        let Policy { vary, credentials, ignore_query, .. } = policy;
+        let mut begun = self.stream();
+        begun.bytes(upstream.as_bytes());
+        for list in [vary, credentials] {
+            begun.length(list.len());
+            for name in list {
+                begun.bytes(name.as_str().as_bytes());
+            }
+        }
+        begun.length(ignore_query.len());
+        for name in ignore_query {
+            begun.bytes(name.as_bytes());
+        }
+        Names {
+            keyring: self.clone(),
+            begun,
+            counted: vary.iter().chain(credentials).cloned().collect(),
+            ignore_query: ignore_query.clone(),
         }
     }
 
     fn stream(&self) -> Stream {
-        Stream(self.seeded)
+        self.seeded.clone()
     }
 }
 
@@ -108,26 +121,73 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// What is hashed. All that is written is either of fixed length or preceded by its length, in one fixed order, so two
-/// requests that differ never write the same bytes.
-struct Stream(SipHasher24);
+/// Names requests that one rule takes: made once, so that what the rule says is not hashed again for each of them.
+#[derive(Clone)]
+pub struct Names {
+    keyring: Keyring,
+    /// Has the upstream and every list of the policy in it: rules that differ in any of them share no name.
+    begun: Stream,
+    /// The headers that the policy names, in its order.
+    counted: Vec<HeaderName>,
+    ignore_query: Vec<String>,
+}
 
-impl Stream {
-    fn raw(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
+/// The head of a request's names: what both begin with.
+#[derive(Clone)]
+pub(super) struct Head(Stream);
+
+impl Names {
+    /// The key of a request.
+    pub fn key(&self, request: &Identity<'_>) -> Key {
+        self.key_behind(self.head(request), request)
     }
 
-    fn length(&mut self, length: usize) {
-        self.raw(&(length as u64).to_le_bytes());
+    pub(super) fn head(&self, request: &Identity<'_>) -> Head {
+        let mut out = self.begun.clone();
+        out.bytes(request.method.as_str().as_bytes());
+        out.bytes(request.path.as_bytes());
+        write_headers(&mut out, request.headers, &self.counted);
+        write_likely_credentials(&mut out, request.headers, &self.counted);
+        Head(out)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.length(bytes.len());
-        self.raw(bytes);
+    /// The key of the request whose head this is.
+    pub(super) fn key_behind(&self, Head(mut out): Head, request: &Identity<'_>) -> Key {
+        out.raw(b"K");
+        write_query(&mut out, request.query, &self.ignore_query);
+        self.write_body(&mut out, request.body);
+        Key(out.digest())
     }
 
-    fn digest(&self) -> u128 {
-        self.0.finish128().as_u128()
+    /// The three kinds of body are told apart by a tag: a body that is not JSON never meets one that is.
+    fn write_body(&self, out: &mut Stream, body: &[u8]) {
+        if body.is_empty() {
+            out.raw(b"E");
+        } else if let Some(digest) = canonical::digest(&self.keyring, body) {
+            out.raw(b"J");
+            out.raw(&digest.to_le_bytes());
+        } else {
+            out.raw(b"R");
+            out.bytes(body);
+        }
+    }
+}
+
+impl Head {
+    /// The exact name of the request whose head this is.
+    pub(super) fn exact(&self, request: &Identity<'_>) -> Exact {
+        let Head(mut out) = self.clone();
+        out.raw(b"X");
+        out.length(request.query.map_or(END, str::len));
+        out.raw(request.query.unwrap_or_default().as_bytes());
+        out.bytes(request.body);
+        Exact(out.digest())
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names(..)")
     }
 }
 
@@ -169,35 +229,27 @@ fn decoded(parameter: &str) -> impl Iterator<Item = u8> + '_ {
     })
 }
 
-/// Fields that no list names and that, by their name, may still tell who asks: every service has a header of its own for
-/// that, and a list that has forgotten one must cost a hit, not show one tenant another's answers.
-fn write_likely_credentials(out: &mut Stream, headers: &HeaderMap, policy: &Policy) {
-    const SIGNS: [&str; 9] =
-        ["auth", "token", "key", "secret", "credential", "session", "tenant", "signature", "account"];
-    for (name, value) in headers {
-        let text = name.as_str();
-        let likely = (SIGNS.iter().any(|sign| text.contains(sign)) || text.ends_with("user"))
-            // Differs with every request, and says nothing of who asks.
-            && text != "idempotency-key";
-        if likely && !policy.credentials.contains(name) && !policy.vary.contains(name) {
-            out.bytes(text.as_bytes());
+/// All values of each header, in order, under the header's place in the list, which is in the hash already. None at
+/// all is not the same as an empty one.
+fn write_headers(out: &mut Stream, headers: &HeaderMap, names: &[HeaderName]) {
+    for (place, name) in names.iter().enumerate() {
+        for value in headers.get_all(name) {
+            out.length(place);
             out.bytes(value.as_bytes());
         }
     }
-    out.length(usize::MAX);
+    out.length(END);
 }
 
-/// All values of each header, in order. None at all is not the same as an empty one.
-fn write_headers(out: &mut Stream, headers: &HeaderMap, names: &[HeaderName]) {
-    out.length(names.len());
-    for name in names {
-        out.bytes(name.as_str().as_bytes());
-        let values = headers.get_all(name);
-        out.length(values.iter().count());
-        for value in values {
+/// Fields that no list names and that may still tell who asks.
+fn write_likely_credentials(out: &mut Stream, headers: &HeaderMap, counted: &[HeaderName]) {
+    for (name, value) in headers {
+        if may_tell_who_asks(name.as_str()) && !counted.contains(name) {
+            out.bytes(name.as_str().as_bytes());
             out.bytes(value.as_bytes());
         }
     }
+    out.length(END);
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod fence;
 pub mod flight;
 pub mod key;
+pub mod memo;
 mod policy;
 pub mod store;
 

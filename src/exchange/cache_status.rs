@@ -66,8 +66,15 @@ impl CacheStatus {
     pub fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             CacheStatus::Hit { ttl } => {
-                let text = ["pillion; hit; ttl=", itoa(ttl, &mut [0; 20])].concat();
-                return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("pillion; hit"));
+                const BEGIN: &[u8; 18] = b"pillion; hit; ttl=";
+                let (mut text, mut digits) = ([0; 38], [0; 20]);
+                let ttl = itoa(ttl, &mut digits).as_bytes();
+                let (begin, rest) = text.split_at_mut(BEGIN.len());
+                begin.copy_from_slice(BEGIN);
+                rest.iter_mut().zip(ttl).for_each(|(place, digit)| *place = *digit);
+                let written =
+                    text.get(..BEGIN.len() + ttl.len()).and_then(|t| HeaderValue::from_bytes(t).ok());
+                return written.unwrap_or(HeaderValue::from_static("pillion; hit"));
             }
             CacheStatus::Miss { stored: true } => "pillion; fwd=miss; stored",
             CacheStatus::Miss { stored: false } => "pillion; fwd=miss",

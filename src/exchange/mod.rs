@@ -14,7 +14,7 @@ pub use usage::Reader as UsageReader;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{Entry, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::error::Kind;
@@ -24,7 +24,7 @@ use crate::metrics::{InFlight, Observation, Series};
 #[derive(Debug)]
 pub struct Exchange {
     started: Instant,
-    /// `None` only after it was observed.
+    /// `None` before it is routed, and after it was observed.
     in_flight: Option<InFlight>,
     /// What the upstream took.
     pub attempts: Attempts,
@@ -36,6 +36,8 @@ pub struct Exchange {
     pub removed: u64,
     /// Messages that would have been left out, in shadow.
     pub would_remove: u64,
+    /// The identifier that the client gave it.
+    pub asked_id: Option<HeaderValue>,
     /// The failure that was answered, or that cut the answer.
     pub error: Option<Kind>,
     status: u16,
@@ -68,16 +70,17 @@ impl Attempts {
 }
 
 impl Exchange {
-    /// A request's head has been read. Until it is routed it counts as a request without a route.
-    pub fn begin(no_route: &Arc<Series>) -> Self {
+    /// A request's head has been read. It counts from when it is routed.
+    pub fn begin() -> Self {
         Self {
             started: Instant::now(),
-            in_flight: Some(no_route.enter()),
+            in_flight: None,
             attempts: Attempts::default(),
             cache: None,
             messages: None,
             removed: 0,
             would_remove: 0,
+            asked_id: None,
             error: None,
             status: 0,
             head: None,
@@ -102,7 +105,7 @@ impl Exchange {
     }
 
     /// The response head is about to be sent: writes what it tells of the exchange.
-    pub fn seal(&mut self, status: u16, headers: &mut HeaderMap, asked_id: Option<HeaderValue>) {
+    pub fn seal(&mut self, status: u16, headers: &mut HeaderMap) {
         let timing = Timing {
             total: self.started.elapsed(),
             upstream: self.attempts.upstream,
@@ -114,11 +117,16 @@ impl Exchange {
         if let Some(cache) = self.cache {
             headers.append(http::HeaderName::from_static("cache-status"), cache.value());
         }
-        if !headers.contains_key(X_REQUEST_ID) {
-            headers.insert(X_REQUEST_ID, asked_id.unwrap_or_else(request_id));
+        if let Entry::Vacant(vacant) = headers.entry(X_REQUEST_ID) {
+            vacant.insert(self.asked_id.take().unwrap_or_else(request_id));
         }
         self.status = status;
         self.head = Some(timing);
+    }
+
+    /// The identifier it goes by where no upstream has given it one.
+    pub fn request_id(&mut self) -> &HeaderValue {
+        self.asked_id.get_or_insert_with(request_id)
     }
 
     /// The answer tells its usage: read it while it passes.

@@ -34,22 +34,22 @@ impl Timing {
 
     /// Writes `X-Response-Time`, and our part of `Server-Timing` behind the upstream's.
     pub fn write(&self, headers: &mut HeaderMap) {
-        let mut text = Text(Vec::with_capacity(112));
+        let mut text = Text::default();
         text.seconds(self.total);
         if let Some(value) = text.value() {
             headers.insert(X_RESPONSE_TIME, value);
         }
-        text.0.clear();
+        let mut text = Text::default();
         text.metric("pillion;dur=", self.own());
         if self.attempts > 0 {
             text.metric(", upstream;dur=", self.upstream);
         }
         if let Some(word) = self.cache {
-            text.0.extend_from_slice(b", cache;desc=");
-            text.0.extend_from_slice(word.as_bytes());
+            text.push(", cache;desc=");
+            text.push(word);
         }
         if self.attempts > 0 {
-            text.0.extend_from_slice(b", attempts;desc=");
+            text.push(", attempts;desc=");
             text.digits(u64::from(self.attempts), 1);
         }
         if !self.backoff.is_zero() {
@@ -61,44 +61,60 @@ impl Timing {
     }
 }
 
-/// Text of a header, written without the formatting machinery: this runs on every response.
-struct Text(Vec<u8>);
+/// The longest text there can be: four numbers of 20 digits and the words between them.
+const LONGEST: usize = 192;
+
+/// Text of a header, written without the formatting machinery and on the stack: this runs on every response.
+struct Text {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; LONGEST], len: 0 }
+    }
+}
 
 impl Text {
+    fn push(&mut self, text: &str) {
+        let end = self.len + text.len();
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(text.as_bytes());
+            self.len = end;
+        }
+    }
+
     /// Seconds with six decimals.
     fn seconds(&mut self, time: Duration) {
         self.digits(time.as_secs(), 1);
-        self.0.push(b'.');
+        self.push(".");
         self.digits(u64::from(time.subsec_micros()), 6);
     }
 
     /// Milliseconds with two decimals.
     fn metric(&mut self, name: &str, time: Duration) {
-        self.0.extend_from_slice(name.as_bytes());
+        self.push(name);
         let hundredths = time.as_micros() as u64 / 10;
         self.digits(hundredths / 100, 1);
-        self.0.push(b'.');
+        self.push(".");
         self.digits(hundredths % 100, 2);
     }
 
     /// A number, filled with zeros up to `width`.
     fn digits(&mut self, number: u64, width: usize) {
-        let start = self.0.len();
+        let len = (number.checked_ilog10().unwrap_or(0) as usize + 1).max(width);
+        let Some(place) = self.bytes.get_mut(self.len..self.len + len) else { return };
         let mut rest = number;
-        loop {
-            self.0.push(b'0' + (rest % 10) as u8);
+        for digit in place.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
-            if rest == 0 && self.0.len() - start >= width {
-                break;
-            }
         }
-        if let Some(digits) = self.0.get_mut(start..) {
-            digits.reverse();
-        }
+        self.len += len;
     }
 
     fn value(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(&self.0).ok()
+        HeaderValue::from_bytes(self.bytes.get(..self.len)?).ok()
     }
 }
 

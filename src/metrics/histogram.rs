@@ -75,8 +75,13 @@ impl Histogram {
     /// Counts one value.
     pub(super) fn record(&self, value: u64) {
         self.sum.fetch_add(value, Relaxed);
-        self.min.fetch_min(value, Relaxed);
-        self.max.fetch_max(value, Relaxed);
+        // Looked at first: there is seldom anything to write.
+        if value < self.min.load(Relaxed) {
+            self.min.fetch_min(value, Relaxed);
+        }
+        if value > self.max.load(Relaxed) {
+            self.max.fetch_max(value, Relaxed);
+        }
         if let Some(bucket) = self.buckets.get(self.scale.index(value)) {
             bucket.fetch_add(1, Relaxed);
         }

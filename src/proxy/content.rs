@@ -9,11 +9,15 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind};
 use crate::plan::Limits;
+use crate::timer::Timer;
 use crate::upstream::ResponseBody;
+
+/// Room made for content that is announced, as a multiple of what has come of it.
+const AHEAD: u64 = 16;
 
 /// The budget of all request content held for replay, in bytes.
 #[derive(Debug)]
@@ -78,6 +82,7 @@ pub(crate) async fn read(
     buffers: &Arc<Buffers>,
     idle: Duration,
     deadline: Instant,
+    timer: &mut Timer,
 ) -> Result<(Content, Option<Reservation>), Error> {
     if incoming.is_end_stream() {
         return Ok((Content::Whole(Bytes::new()), None));
@@ -90,26 +95,42 @@ pub(crate) async fn read(
         return Ok((Content::Streaming { prefix: Vec::new(), rest: incoming }, None));
     }
     let mut reservation = buffers.reserve();
-    let mut chunks: Vec<Bytes> = Vec::new();
-    let mut len = 0;
-    while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle)).await? {
-        len += chunk.len() as u64;
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle), timer).await? {
+        let len = (whole.len() + chunk.len()) as u64;
         // As it comes, not as it is announced: a client that sends nothing holds nothing.
         let fits = reservation.grow(chunk.len() as u64);
-        chunks.push(chunk);
         if exceeds(len, limits.max_body) {
             return Err(too_large(limits));
         }
+        let ended = incoming.is_end_stream();
         if exceeds(len, limits.replay_body) || !fits {
-            return Ok((Content::Streaming { prefix: chunks, rest: incoming }, Some(reservation)));
+            let prefix = [whole.freeze(), chunk].into_iter().filter(|part| !part.is_empty()).collect();
+            return Ok((Content::Streaming { prefix, rest: incoming }, Some(reservation)));
+        }
+        if whole.is_empty() && ended {
+            return Ok((Content::Whole(chunk), Some(reservation)));
+        }
+        // Put together as it comes, while it is still in the processor's caches.
+        if whole.capacity() - whole.len() < chunk.len() {
+            let rest = announced.unwrap_or(0).saturating_sub(whole.len() as u64);
+            whole.reserve(chunk.len().max(rest.min(len * AHEAD) as usize));
+        }
+        whole.extend_from_slice(&chunk);
+        if ended {
+            break;
         }
     }
-    Ok((Content::Whole(join(chunks, len as usize)), Some(reservation)))
+    Ok((Content::Whole(whole.freeze()), Some(reservation)))
 }
 
-async fn next_chunk(incoming: &mut Incoming, until: Instant) -> Result<Option<Bytes>, Error> {
+async fn next_chunk(
+    incoming: &mut Incoming,
+    until: Instant,
+    timer: &mut Timer,
+) -> Result<Option<Bytes>, Error> {
     loop {
-        let Ok(frame) = timeout_at(until, incoming.frame()).await else {
+        let Ok(frame) = timer.within(until, incoming.frame()).await else {
             return Err(Error::new(Kind::RequestTimeout, "the request's content stopped coming"));
         };
         match frame {
@@ -136,14 +157,19 @@ pub(crate) enum Held {
 }
 
 /// Reads a response's content up to `limit` bytes, and not beyond `until`.
-pub(crate) async fn hold(mut body: ResponseBody, limit: usize, until: Instant) -> Result<Held, Error> {
+pub(crate) async fn hold(
+    mut body: ResponseBody,
+    limit: usize,
+    until: Instant,
+    timer: &mut Timer,
+) -> Result<Held, Error> {
     let announced = body.size_hint().exact().unwrap_or(0);
     if exceeds(announced, limit as u64) {
         return Ok(Held::Streaming { prefix: Vec::new(), rest: body });
     }
     let (mut chunks, mut len) = (Vec::new(), 0);
     loop {
-        let frame = match timeout_at(until, body.frame()).await {
+        let frame = match timer.within(until, body.frame()).await {
             Ok(Some(frame)) => frame?,
             Ok(None) => return Ok(Held::Whole(join(chunks, len))),
             Err(_) => return Ok(Held::Streaming { prefix: chunks, rest: body }),

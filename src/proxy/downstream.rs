@@ -13,8 +13,13 @@ use crate::exchange::Exchange;
 use crate::upstream::ResponseBody;
 
 /// The content of a response. It carries the exchange: both end together, at the last byte or when the client leaves.
+///
+/// Boxed, because a response is moved a dozen times on its way to the connection.
 #[derive(Debug)]
-pub struct Downstream {
+pub struct Downstream(Box<Passing>);
+
+#[derive(Debug)]
+struct Passing {
     /// Read before the head went out: a whole answer, or the beginning of one.
     first: Option<Bytes>,
     more: std::vec::IntoIter<Bytes>,
@@ -36,11 +41,18 @@ impl Downstream {
         };
         let waiting = first.iter().chain(&more).map(|chunk| chunk.len() as u64).sum();
         let more = more.into_iter();
-        let mut body = Self { first, more, waiting, rest, failed: None, exchange, write };
-        if body.is_end_stream() {
-            body.exchange.complete();
+        let mut passing = Passing { first, more, waiting, rest, failed: None, exchange, write };
+        if passing.is_end_stream() {
+            passing.exchange.complete();
         }
-        body
+        Self(Box::new(passing))
+    }
+}
+
+impl Passing {
+    fn is_end_stream(&self) -> bool {
+        let handed_over = self.first.is_none() && self.more.len() == 0;
+        handed_over && self.failed.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn pass(&mut self, chunk: &Bytes) {
@@ -62,7 +74,7 @@ impl Body for Downstream {
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.get_mut();
+        let this = &mut *self.get_mut().0;
         if let Some(chunk) = this.first.take().or_else(|| this.more.next()) {
             this.waiting -= chunk.len() as u64;
             this.pass(&chunk);
@@ -96,17 +108,17 @@ impl Body for Downstream {
     }
 
     fn is_end_stream(&self) -> bool {
-        let handed_over = self.first.is_none() && self.more.len() == 0;
-        handed_over && self.failed.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            None => SizeHint::with_exact(self.waiting),
+        let Passing { waiting, rest, .. } = &*self.0;
+        match rest {
+            None => SizeHint::with_exact(*waiting),
             Some(rest) => rest
                 .size_hint()
                 .exact()
-                .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(self.waiting + rest)),
+                .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(waiting + rest)),
         }
     }
 }

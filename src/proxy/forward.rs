@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header, response};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, response};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
 use super::content::{self, Content, Held, Reservation};
+use super::headers;
 use super::route::{Route, RuleRef};
 use crate::body::Outgoing;
 use crate::cache::fence::Write;
@@ -16,6 +17,7 @@ use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
 use crate::plan::StopSdk;
 use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
+use crate::timer::Timer;
 use crate::upstream::{Failed, Phase};
 
 /// Content of an error answer that is read before deciding about it, in bytes: enough for any provider's, and it frees
@@ -38,6 +40,7 @@ pub(super) struct Outbound {
     pub(super) reservation: Option<Reservation>,
     /// Closed when nobody waits for the answer any more, for requests that are seen to their end all the same.
     pub(super) asked: Option<oneshot::Receiver<()>>,
+    pub(super) timer: Timer,
 }
 
 /// What one request allows.
@@ -79,14 +82,14 @@ impl From<Error> for Forwarded {
 }
 
 impl Outbound {
-    /// The request for one attempt; `None` when its content is gone.
+    /// The request for one attempt; `None` when its content is gone: what streams cannot be sent twice.
     fn attempt(&mut self) -> Option<Request<Outgoing>> {
-        let body = match self.content.take()? {
-            Content::Whole(content) => {
-                self.content = Some(Content::Whole(content.clone()));
-                Outgoing::full(content)
-            }
-            Content::Streaming { prefix, rest } => Outgoing::streaming(prefix, rest),
+        let body = match &self.content {
+            Some(Content::Whole(content)) => Outgoing::full(content.clone()),
+            _ => match self.content.take()? {
+                Content::Streaming { prefix, rest } => Outgoing::streaming(prefix, rest),
+                Content::Whole(content) => Outgoing::full(content),
+            },
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -124,11 +127,9 @@ pub(super) async fn forward(
     let series = route.series(rule.operation);
     let already = attempts.count;
     loop {
-        let Some(request) = outbound.attempt() else {
-            return Error::new(Kind::Internal, "streaming content cannot be sent twice").into();
-        };
         let begun = Instant::now();
-        let outcome = attempt(route, request, terms).await;
+        let request = outbound.attempt();
+        let outcome = attempt(route, request, terms, begun, &mut outbound.timer).await;
         let waited = begun.elapsed();
         attempts.count += 1;
         attempts.upstream += waited;
@@ -182,11 +183,17 @@ pub(super) async fn forward(
 }
 
 /// One attempt, with as much of its content as has to be here before the answer is judged.
-async fn attempt(route: &Route, request: Request<Outgoing>, terms: &Terms) -> Result<Answer, Failed> {
+async fn attempt(
+    route: &Route,
+    mut request: Option<Request<Outgoing>>,
+    terms: &Terms,
+    begun: Instant,
+    timer: &mut Timer,
+) -> Result<Answer, Failed> {
     let timeouts = &route.rule(terms.rule).timeouts;
-    let response = route.upstream.send(request, timeouts, terms.deadline).await?;
-    let (head, body) = response.into_parts();
-    let framed = is_framed(&head)?;
+    let response = route.upstream.send(&mut request, timeouts, terms.deadline, begun, timer).await?;
+    let (mut head, body) = response.into_parts();
+    let framed = is_framed(&mut head)?;
     let judged = retry::retryable_status(head.status) || head.status == StatusCode::BAD_REQUEST;
     let (hold, until) = if head.status.is_success() {
         (terms.hold, terms.deadline)
@@ -199,7 +206,7 @@ async fn attempt(route: &Route, request: Request<Outgoing>, terms: &Terms) -> Re
         let content = Held::Streaming { prefix: Vec::new(), rest: body };
         return Ok(Answer { head, content, framed, write: None });
     }
-    match content::hold(body, hold, until).await {
+    match content::hold(body, hold, until, timer).await {
         Ok(Held::Streaming { .. }) if head.status.is_success() && Instant::now() >= terms.deadline => {
             let detail = "the response was not complete in time";
             Err(Failed { error: Error::new(Kind::ResponseTimeout, detail), phase: Phase::Deadline })
@@ -209,20 +216,22 @@ async fn attempt(route: &Route, request: Request<Outgoing>, terms: &Terms) -> Re
     }
 }
 
-/// Whether the end of an answer can be told from a connection that broke. An answer that says its length twice, or that
-/// switches protocols unasked, is none: another reader of it could find another end (RFC 9112 section 6.3).
-fn is_framed(head: &response::Parts) -> Result<bool, Failed> {
+/// Makes the head that of the forwarded answer, and tells whether the answer's end can be told from a connection that
+/// broke. An answer that says its length twice, or that switches protocols unasked, is none: another reader of it could
+/// find another end (RFC 9112 section 6.3).
+fn is_framed(head: &mut response::Parts) -> Result<bool, Failed> {
     let broken =
         |detail: &'static str| Failed { error: Error::new(Kind::Protocol, detail), phase: Phase::Sent };
-    let length = head.headers.contains_key(header::CONTENT_LENGTH);
-    let coding = head.headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    let framing = headers::give_back(&mut head.headers);
     if head.status.is_informational() {
         return Err(broken("the upstream switched protocols unasked"));
     }
-    match coding {
-        Some(_) if length => Err(broken("the upstream's answer has both a length and a transfer coding")),
-        Some(coding) => Ok(coding.as_bytes().to_ascii_lowercase().ends_with(b"chunked")),
-        None => Ok(length || head.version >= http::Version::HTTP_2),
+    match framing.chunked {
+        Some(_) if framing.length => {
+            Err(broken("the upstream's answer has both a length and a transfer coding"))
+        }
+        Some(chunked) => Ok(chunked),
+        None => Ok(framing.length || head.version >= http::Version::HTTP_2),
     }
 }
 

@@ -5,23 +5,19 @@
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version, request};
+use http::{Method, Version};
 
 use crate::error::{Error, Kind};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const PILLION_CACHE: HeaderName = HeaderName::from_static("pillion-cache");
 const PILLION_RETRY: HeaderName = HeaderName::from_static("pillion-retry");
 const PILLION_WINDOW: HeaderName = HeaderName::from_static("pillion-window");
-const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
-const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
 
-/// Concern one connection only, whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// Concern one connection only, whether `Connection` names them or not. In the order of [`hop_by_hop`].
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHORIZATION,
     header::TE,
     header::TRAILER,
@@ -29,9 +25,24 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// The bit of a field of [`HOP_BY_HOP`]; 0 for any other.
+fn hop_by_hop(name: &str) -> u8 {
+    match name {
+        "connection" => 1,
+        "keep-alive" => 1 << 1,
+        "proxy-connection" => 1 << 2,
+        "proxy-authorization" => 1 << 3,
+        "te" => 1 << 4,
+        "trailer" => 1 << 5,
+        "transfer-encoding" => 1 << 6,
+        "upgrade" => 1 << 7,
+        _ => 0,
+    }
+}
+
 /// What `Connection` may name without our dropping it: a client must not talk a credential, the framing or the loop
-/// detection away (CVE-2026-105299 and its kind).
-const NEVER_NOMINATED: [HeaderName; 12] = [
+/// detection away (CVE-2026-105299 and its kind), nor an upstream what the cache and the retries go by.
+static NEVER_NOMINATED: [HeaderName; 16] = [
     header::HOST,
     header::AUTHORIZATION,
     header::COOKIE,
@@ -39,7 +50,11 @@ const NEVER_NOMINATED: [HeaderName; 12] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::CACHE_CONTROL,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::VARY,
     header::VIA,
+    HeaderName::from_static("x-should-retry"),
     HeaderName::from_static("api-key"),
     HeaderName::from_static("apikey"),
     HeaderName::from_static("x-api-key"),
@@ -69,92 +84,216 @@ pub(crate) enum CacheAsk {
     Refresh,
 }
 
-/// Refuses what this proxy must not or cannot forward.
-pub(crate) fn admit(head: &request::Parts, pseudonym: &str) -> Result<(), Error> {
-    let malformed = |detail: &'static str| Err(Error::new(Kind::Malformed, detail));
-    if head.method == Method::CONNECT {
-        return Err(Error::new(Kind::NotImplemented, "this proxy opens no tunnels (CONNECT)"));
-    }
-    // `h2c` may be ignored (RFC 9113 section 3.1) and some clients always offer it; others want another protocol.
-    if let Some(upgrade) = head.headers.get(header::UPGRADE)
-        && !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c")
-    {
-        return Err(Error::new(Kind::NotImplemented, "this proxy does not upgrade connections"));
-    }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    if hosts.next().is_none() && head.version >= Version::HTTP_11 {
-        return malformed("the request has no Host");
-    }
-    if hosts.next().is_some() {
-        return malformed("the request has more than one Host");
-    }
-    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.version < Version::HTTP_11 {
-        return malformed("Transfer-Encoding in an HTTP/1.0 request");
-    }
-    let comes_back = |via: &HeaderValue| {
-        let mut members = via.as_bytes().split(|byte| *byte == b',');
-        members.any(|member| member.trim_ascii().split(|b| *b == b' ').nth(1) == Some(pseudonym.as_bytes()))
-    };
-    if head.headers.get_all(header::VIA).iter().any(comes_back) {
-        return Err(Error::new(
-            Kind::Loop,
-            "this request has passed through this Pillion before: an upstream points back at it. Set the upstream to \
-             the provider's own address",
-        ));
-    }
-    Ok(())
+/// What one pass over a request's fields tells. Looking up one name costs as much as comparing several, so none is
+/// looked up.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact; nothing is decided by two of them together"
+)]
+pub(crate) struct Seen {
+    pub(crate) asks: Asks,
+    /// Names the exchange, as the client wants it.
+    pub(crate) request_id: Option<HeaderValue>,
+    /// The content is encoded, or vouched for byte by byte (RFC 9110 section 8.4, RFC 9530, RFC 9421).
+    pub(crate) sealed: bool,
+    /// A part of the answer is wanted, or only under a condition (RFC 9110 sections 13.1 and 14.2), or the content is
+    /// encoded: not what a stored response answers.
+    pub(crate) conditional: bool,
+    /// `Content-Length`, where there is one and it is spelled as everybody reads it.
+    length: Option<u64>,
+    lengths: usize,
+    hosts: usize,
+    /// Which of [`HOP_BY_HOP`] are there.
+    hop_by_hop: u8,
+    transfer_encoding: bool,
+    expects: bool,
+    /// Something only Pillion is to know.
+    for_pillion: bool,
+    upgrades: bool,
+    comes_back: bool,
 }
 
-/// Takes off what is for Pillion only.
-pub(crate) fn take_asks(headers: &mut HeaderMap, id_header: &HeaderName) -> Asks {
-    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let client_retries = number(&RETRY_COUNT).map_or(0, |count| count.clamp(0.0, 100.0) as u32);
-    let client_timeout =
-        number(&READ_TIMEOUT).filter(|s| *s > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok());
-    let is_off =
-        |value: Option<HeaderValue>| value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"off"));
-    let cache = match headers.remove(PILLION_CACHE) {
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"bypass") => CacheAsk::Bypass,
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"refresh") => CacheAsk::Refresh,
-        _ => CacheAsk::Use,
-    };
-    let no_retry = is_off(headers.remove(PILLION_RETRY));
-    let no_window = is_off(headers.remove(PILLION_WINDOW));
-    headers.remove(id_header);
-    Asks { cache, no_retry, no_window, client_retries, client_timeout }
-}
-
-/// Makes a request's fields those of the forwarded request.
-pub(crate) fn forward(headers: &mut HeaderMap, via: &HeaderValue) {
-    remove_hop_by_hop(headers);
-    // hyper has answered 100-continue to the client already; the upstream gets the content at once.
-    headers.remove(header::EXPECT);
-    headers.remove(header::HOST);
-    headers.append(header::VIA, via.clone());
-}
-
-/// Makes a response's fields those of the forwarded response.
-pub(crate) fn give_back(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-}
-
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have none or one of them: one pass over the names costs less than looking each up.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        return;
+impl Seen {
+    /// Looks at every field once. Of an ask that comes twice the stricter holds. `pseudonym` is our name in `Via`.
+    pub(crate) fn of(headers: &HeaderMap, pseudonym: &str) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            seen.field(name, value, pseudonym);
+        }
+        seen
     }
-    if let header::Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
-        let (_, values) = connection.remove_entry_mult();
-        let named: Vec<HeaderName> = values
-            .filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
-            .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
-            .flat_map(|names| names.split(',').filter_map(|n| n.trim().parse().ok()).collect::<Vec<_>>())
+
+    fn field(&mut self, name: &HeaderName, value: &HeaderValue, pseudonym: &str) {
+        let bytes = value.as_bytes();
+        let is_off = || bytes.eq_ignore_ascii_case(b"off");
+        let name = name.as_str();
+        self.hop_by_hop |= hop_by_hop(name);
+        match name {
+            "host" => self.hosts += 1,
+            "content-length" => {
+                self.lengths += 1;
+                self.length = canonical_length(bytes);
+            }
+            "via" => self.comes_back |= names_us(bytes, pseudonym),
+            "transfer-encoding" => self.transfer_encoding = true,
+            "upgrade" => {
+                // `h2c` may be ignored (RFC 9113 section 3.1) and some clients always offer it.
+                self.upgrades |= !bytes.eq_ignore_ascii_case(b"h2c");
+            }
+            "expect" => self.expects = true,
+            "content-encoding" => (self.sealed, self.conditional) = (true, true),
+            "content-digest" | "content-md5" | "digest" | "signature" => self.sealed = true,
+            "range" | "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" => {
+                self.conditional = true;
+            }
+            "pillion-cache" => {
+                self.for_pillion = true;
+                if bytes.eq_ignore_ascii_case(b"bypass") {
+                    self.asks.cache = CacheAsk::Bypass;
+                } else if bytes.eq_ignore_ascii_case(b"refresh") && self.asks.cache == CacheAsk::Use {
+                    self.asks.cache = CacheAsk::Refresh;
+                }
+            }
+            "pillion-retry" => {
+                self.for_pillion = true;
+                self.asks.no_retry |= is_off();
+            }
+            "pillion-window" => {
+                self.for_pillion = true;
+                self.asks.no_window |= is_off();
+            }
+            "x-request-id" => _ = self.request_id.get_or_insert_with(|| value.clone()),
+            "x-stainless-retry-count" => {
+                let count = number(value).map_or(0, |count| count.clamp(0.0, 100.0) as u32);
+                self.asks.client_retries = self.asks.client_retries.max(count);
+            }
+            "x-stainless-read-timeout" => {
+                let told = number(value).filter(|s| *s > 0.0);
+                let told = told.and_then(|s| Duration::try_from_secs_f64(s).ok());
+                self.asks.client_timeout = self.asks.client_timeout.into_iter().chain(told).min();
+            }
+            _ => {}
+        }
+    }
+
+    /// Refuses what this proxy must not or cannot forward.
+    pub(crate) fn admit(&self, method: &Method, version: Version) -> Result<(), Error> {
+        let malformed = |detail: &'static str| Err(Error::new(Kind::Malformed, detail));
+        if *method == Method::CONNECT {
+            return Err(Error::new(Kind::NotImplemented, "this proxy opens no tunnels (CONNECT)"));
+        }
+        if self.upgrades {
+            return Err(Error::new(Kind::NotImplemented, "this proxy does not upgrade connections"));
+        }
+        if self.hosts == 0 && version >= Version::HTTP_11 {
+            return malformed("the request has no Host");
+        }
+        if self.hosts > 1 {
+            return malformed("the request has more than one Host");
+        }
+        if self.transfer_encoding && version < Version::HTTP_11 {
+            return malformed("Transfer-Encoding in an HTTP/1.0 request");
+        }
+        if self.comes_back {
+            return Err(Error::new(
+                Kind::Loop,
+                "this request has passed through this Pillion before: an upstream points back at it. Set the \
+                 upstream to the provider's own address",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes a request's fields those of the forwarded request. `length` is that of the content, where all of it is
+    /// here.
+    pub(crate) fn forward(
+        &self,
+        headers: &mut HeaderMap,
+        id_header: &HeaderName,
+        host: &HeaderValue,
+        via: &HeaderValue,
+        length: Option<u64>,
+    ) {
+        if self.for_pillion {
+            for name in [PILLION_CACHE, PILLION_RETRY, PILLION_WINDOW] {
+                headers.remove(name);
+            }
+        }
+        headers.remove(id_header);
+        remove_hop_by_hop(headers, self.hop_by_hop);
+        if self.expects {
+            // hyper has answered 100-continue to the client already; the upstream gets the content at once.
+            headers.remove(header::EXPECT);
+        }
+        if length.is_some() && self.lengths > 0 && (self.lengths > 1 || length != self.length) {
+            // Not that of what is sent; hyper writes the right one.
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        headers.insert(header::HOST, host.clone());
+        headers.append(header::VIA, via.clone());
+    }
+}
+
+/// Whether a member of `Via` (RFC 9110 section 7.6.3) was written by us.
+fn names_us(via: &[u8], pseudonym: &str) -> bool {
+    via.split(|byte| *byte == b',')
+        .any(|member| member.trim_ascii().split(|b| *b == b' ').nth(1) == Some(pseudonym.as_bytes()))
+}
+
+/// A length without leading zeros, which some would read as octal.
+fn canonical_length(text: &[u8]) -> Option<u64> {
+    let canonical = text.iter().all(u8::is_ascii_digit) && (text.first() != Some(&b'0') || text.len() == 1);
+    std::str::from_utf8(text).ok().filter(|_| canonical)?.parse().ok()
+}
+
+fn number(value: &HeaderValue) -> Option<f64> {
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+/// What one pass over the fields of an answer tells of its framing, the pass that makes them those of the forwarded
+/// response.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Framing {
+    pub(crate) length: bool,
+    /// The last transfer coding is `chunked`; `None` without one.
+    pub(crate) chunked: Option<bool>,
+}
+
+/// Makes a response's fields those of the forwarded response, and tells how it was framed.
+pub(crate) fn give_back(headers: &mut HeaderMap) -> Framing {
+    let (mut framing, mut present) = (Framing::default(), 0);
+    for (name, value) in headers.iter() {
+        let name = name.as_str();
+        present |= hop_by_hop(name);
+        match name {
+            "content-length" => framing.length = true,
+            "transfer-encoding" => {
+                framing.chunked = Some(value.as_bytes().to_ascii_lowercase().ends_with(b"chunked"));
+            }
+            _ => {}
+        }
+    }
+    remove_hop_by_hop(headers, present);
+    framing
+}
+
+/// Takes off what the bits of [`hop_by_hop`] say is there, and what `Connection` names.
+fn remove_hop_by_hop(headers: &mut HeaderMap, present: u8) {
+    if present & hop_by_hop("connection") != 0 {
+        let is_usual = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter(|value| !is_usual(value))
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|names| names.split(',').filter_map(|name| name.trim().parse().ok()))
             .collect();
         for name in named.iter().filter(|name| !NEVER_NOMINATED.contains(name)) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for (_, name) in HOP_BY_HOP.iter().enumerate().filter(|(bit, _)| present & (1 << bit) != 0) {
         headers.remove(name);
     }
 }
@@ -191,7 +330,7 @@ mod tests {
 
     fn admitted(request: http::request::Builder) -> Result<(), Kind> {
         let (head, ()) = request.body(()).unwrap().into_parts();
-        admit(&head, "pillion-1").map_err(|e| e.kind)
+        Seen::of(&head.headers, "pillion-1").admit(&head.method, head.version).map_err(|e| e.kind)
     }
 
     fn get() -> http::request::Builder {
@@ -221,16 +360,49 @@ mod tests {
         }
     }
 
-    fn forwarded(fields: &[(&'static str, &str)]) -> Vec<String> {
+    fn forward(headers: &mut HeaderMap, length: Option<u64>) -> Seen {
+        let seen = Seen::of(headers, "p");
+        let (host, via) = (HeaderValue::from_static("up"), HeaderValue::from_static("1.1 p"));
+        seen.forward(headers, &HeaderName::from_static("x-conversation-id"), &host, &via, length);
+        seen
+    }
+
+    fn forwarded(fields: &[(&'static str, &str)], length: Option<u64>) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        forward(&mut headers, &HeaderValue::from_static("1.1 p"));
+        forward(&mut headers, length);
         let mut lines: Vec<_> =
             headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         lines.sort();
         lines
+    }
+
+    #[test]
+    fn every_bit_is_its_field() {
+        for (bit, name) in HOP_BY_HOP.iter().enumerate() {
+            assert_eq!(hop_by_hop(name.as_str()), 1 << bit, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_length_goes_on_only_where_it_is_that_of_the_content() {
+        let via = ["host: up", "via: 1.1 p"];
+        for (lengths, content, kept) in [
+            (&["7"][..], Some(7), &["content-length: 7"][..]),
+            (&["7"], Some(6), &[]),
+            (&["7", "7"], Some(7), &[]),
+            (&["+7"], Some(7), &[]),
+            (&["07"], Some(7), &[]),
+            (&["0"], Some(0), &["content-length: 0"]),
+            (&[], Some(7), &[]),
+            // Content that streams is of the length that was announced.
+            (&["7"], None, &["content-length: 7"]),
+        ] {
+            let fields: Vec<_> = lengths.iter().map(|length| ("content-length", *length)).collect();
+            assert_eq!(forwarded(&fields, content), [kept, &via].concat(), "{lengths:?} {content:?}");
+        }
     }
 
     #[test]
@@ -244,13 +416,13 @@ mod tests {
             ("x-two", "2"),
             ("x-three", "3"),
         ];
-        assert_eq!(forwarded(&fields), ["via: 1.1 p", "x-three: 3"]);
+        assert_eq!(forwarded(&fields, None), ["host: up", "via: 1.1 p", "x-three: 3"]);
     }
 
     #[test]
     fn connection_cannot_talk_credentials_away() {
         let fields = [("connection", "authorization, x-api-key"), ("authorization", "k"), ("x-api-key", "k")];
-        assert_eq!(forwarded(&fields), ["authorization: k", "via: 1.1 p", "x-api-key: k"]);
+        assert_eq!(forwarded(&fields, None), ["authorization: k", "host: up", "via: 1.1 p", "x-api-key: k"]);
     }
 
     #[test]
@@ -265,9 +437,8 @@ mod tests {
         ] {
             headers.insert(name, value.parse().unwrap());
         }
-        let asks = take_asks(&mut headers, &HeaderName::from_static("x-conversation-id"));
         assert_eq!(
-            asks,
+            forward(&mut headers, None).asks,
             Asks {
                 cache: CacheAsk::Refresh,
                 no_retry: true,
@@ -276,7 +447,59 @@ mod tests {
                 client_timeout: Some(Duration::from_millis(600_500))
             }
         );
-        assert_eq!(headers.len(), 2, "the SDK's own fields go on");
+        assert_eq!(headers.len(), 4, "the SDK's own fields go on, besides Host and Via");
+    }
+
+    #[test]
+    fn of_asks_that_come_twice_the_stricter_holds() {
+        for (fields, expected) in [
+            ([("pillion-retry", "off"), ("pillion-retry", "on")], Asks { no_retry: true, ..Asks::default() }),
+            (
+                [("pillion-window", "on"), ("pillion-window", "off")],
+                Asks { no_window: true, ..Asks::default() },
+            ),
+            (
+                [("pillion-cache", "bypass"), ("pillion-cache", "refresh")],
+                Asks { cache: CacheAsk::Bypass, ..Asks::default() },
+            ),
+            (
+                [("x-stainless-read-timeout", "600"), ("x-stainless-read-timeout", "5")],
+                Asks { client_timeout: Some(Duration::from_secs(5)), ..Asks::default() },
+            ),
+            (
+                [("x-stainless-read-timeout", "5"), ("x-stainless-read-timeout", "abc")],
+                Asks { client_timeout: Some(Duration::from_secs(5)), ..Asks::default() },
+            ),
+            (
+                [("x-stainless-retry-count", "2"), ("x-stainless-retry-count", "0")],
+                Asks { client_retries: 2, ..Asks::default() },
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(name, value.parse().unwrap());
+            }
+            assert_eq!(Seen::of(&headers, "p").asks, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_upstreams_connection_cannot_talk_away_what_the_cache_goes_by() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "vary, set-cookie, retry-after, x-should-retry, x-hop"),
+            ("vary", "x-lang"),
+            ("set-cookie", "a=b"),
+            ("retry-after", "1"),
+            ("x-should-retry", "false"),
+            ("x-hop", "1"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        give_back(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["retry-after", "set-cookie", "vary", "x-should-retry"]);
     }
 
     #[test]

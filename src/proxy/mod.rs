@@ -11,6 +11,7 @@ mod content;
 mod downstream;
 mod forward;
 mod headers;
+mod pieces;
 mod route;
 mod search;
 mod trim;
@@ -39,11 +40,12 @@ use crate::exchange::{Bypass, CacheStatus, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
 use crate::plan::{Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
+use crate::timer::Timer;
 use crate::upstream::Tls;
-use crate::{exchange, window};
+use crate::window;
 use content::{Buffers, Content, Held};
 use forward::{Answer, Forwarded, Outbound, Terms, forward};
-use headers::CacheAsk;
+use headers::{CacheAsk, Seen};
 use route::{Found, Route, Table};
 use search::{Cache, Fetch, NotStored, may_look_up};
 use trim::{Trimmed, trim};
@@ -101,10 +103,11 @@ impl Proxy {
         tls: &Tls,
         metrics: Arc<Metrics>,
     ) -> Result<Self, getrandom::Error> {
+        let keyring = Keyring::random()?;
         let routes: Vec<Arc<Route>> = plans
             .into_iter()
             .enumerate()
-            .map(|(index, plan)| Arc::new(Route::new(plan, tls, &metrics, index)))
+            .map(|(index, plan)| Arc::new(Route::new(plan, tls, &metrics, index, &keyring)))
             .collect();
         let tables = listeners
             .iter()
@@ -112,7 +115,7 @@ impl Proxy {
             .collect();
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
-        let cache = Cache::new(budgets.cache, Keyring::random()?, Arc::new(Fences::new(secret)));
+        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)));
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
         let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))
             .unwrap_or(HeaderValue::from_static("1.1 pillion"));
@@ -147,18 +150,20 @@ impl Proxy {
     /// Answers one request that came in on a listener. Dropped when the client leaves: then the upstream is cancelled,
     /// unless it is a write or others share the fetch.
     pub async fn handle(&self, listener: usize, request: Request<Incoming>) -> Response<Downstream> {
-        let mut exchange = Exchange::begin(&self.metrics.no_route());
-        let mut asked_id = request.headers().get(exchange::X_REQUEST_ID).cloned();
+        let mut exchange = Exchange::begin();
         let mut dialect = Dialect::default();
         let responded = {
             let responding = pin!(self.respond(listener, request, &mut exchange, &mut dialect));
             catch_panic(responding).await
         };
+        if exchange.series().is_none() {
+            exchange.routed(&self.metrics.no_route());
+        }
         let Forwarded { result, stop_sdk } = responded.unwrap_or_else(Forwarded::from);
         let mut answer = result.unwrap_or_else(|error| {
             exchange.error = Some(error.kind);
             self.tell(&error);
-            error_answer(&error, dialect, asked_id.get_or_insert_with(exchange::request_id))
+            error_answer(&error, dialect, exchange.request_id())
         });
         let headers = &mut answer.head.headers;
         if stop_sdk {
@@ -171,7 +176,7 @@ impl Proxy {
         {
             headers.insert(PILLION_TRIMMED, value);
         }
-        exchange.seal(answer.head.status.as_u16(), headers, asked_id);
+        exchange.seal(answer.head.status.as_u16(), headers);
         Response::from_parts(answer.head, Downstream::new(answer.content, exchange, answer.write))
     }
 
@@ -195,7 +200,9 @@ impl Proxy {
         dialect: &mut Dialect,
     ) -> Result<Forwarded, Error> {
         let (mut head, incoming) = request.into_parts();
-        headers::admit(&head, &self.pseudonym)?;
+        let mut seen = Seen::of(&head.headers, &self.pseudonym);
+        exchange.asked_id = seen.request_id.take();
+        seen.admit(&head.method, head.version)?;
         let table = self.tables.get(listener).ok_or_else(|| Error::new(Kind::NoRoute, "no such listener"))?;
         let uri = std::mem::take(&mut head.uri);
         let Found { route, path, raw_path } = table.find(&uri)?;
@@ -206,15 +213,17 @@ impl Proxy {
         if let Some(series) = route.series(rule.operation) {
             exchange.routed(series);
         }
-        let asks = headers::take_asks(&mut head.headers, &route.plan.id_header);
+        let asks = seen.asks;
         let total = asks.client_timeout.map_or(rule.timeouts.total, |t| t.min(rule.timeouts.total));
         let deadline = exchange.started() + total;
+        let mut timer = Timer::default();
+        let (limits, idle) = (&route.plan.limits, rule.timeouts.idle);
         let (content, reservation) =
-            content::read(incoming, &route.plan.limits, &self.buffers, rule.timeouts.idle, deadline).await?;
+            content::read(incoming, limits, &self.buffers, idle, deadline, &mut timer).await?;
         if let (Content::Streaming { .. }, Some(series)) = (&content, exchange.series()) {
             series.body_streamed();
         }
-        let Trimmed { content, original, class } = trim(rule, &asks, &head.headers, content, exchange);
+        let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
         let terms = Terms {
             rule: found,
             class,
@@ -223,30 +232,41 @@ impl Proxy {
             client_retries: asks.client_retries,
             hold: 0,
         };
-        let uri = upstream_uri(&route.plan, raw_path, &uri)?;
-        let mut outbound = self.outbound(head, uri, rule, content);
-        outbound.reservation = reservation;
+        let mut outbound = self.outbound(route, head, &seen, rule, content);
+        // Nothing is ever stored of an upstream without fences.
+        let fenced = route.plan.fenced;
+        let asked = match (&rule.action, route.names(found)) {
+            (Action::Cache(policy), Some(names)) if fenced && may_look_up(&seen, &outbound, exchange) => {
+                Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
+            }
+            _ => None,
+        };
+        let refresh = asks.cache == CacheAsk::Refresh;
+        if let Some((_, key)) = &asked
+            && !refresh
+            && let Some(answer) = self.cache.stored(*key, exchange)
+        {
+            return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
+        }
 
-        let forwarded = match (&rule.action, self.scope(route, rule, &outbound, &path)) {
-            (Action::Cache(policy), Some(scope)) if may_look_up(&asks, &outbound, exchange) => {
-                let key = self.cache.key(route, policy, &outbound);
-                let refresh = asks.cache == CacheAsk::Refresh;
-                let hit = if refresh { None } else { self.cache.stored(key, exchange) };
-                if let Some(answer) = hit {
-                    Forwarded { result: Ok(answer), stop_sdk: false }
-                } else {
-                    let terms = Terms { hold: policy.max_entry, ..terms };
-                    let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
-                    // Boxed, as the write is: a request that passes through must not carry their size.
-                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
-                }
+        outbound.uri = upstream_uri(&route.plan, raw_path, &uri)?;
+        outbound.reservation = reservation;
+        outbound.timer = timer;
+        let forwarded = match (&rule.action, asked) {
+            (_, Some((policy, key))) => {
+                let terms = Terms { hold: policy.max_entry, ..terms };
+                let scope = self.scope(route, rule, &outbound, &path);
+                let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                // Boxed, as the write is: a request that passes through must not carry their size.
+                Box::pin(fetch.search(&self.cache, outbound, exchange)).await
             }
-            (Action::Invalidate(settle), Some(scope)) => {
-                let fences = self.cache.fences.write(&scope, settle.0);
-                Box::pin(write(fences, &self.tasks, route, outbound, terms, exchange)).await
+            (Action::Invalidate(settle), None) if fenced => {
+                let scope = self.scope(route, rule, &outbound, &path);
+                let begun = self.cache.fences.write(&scope, settle.0);
+                Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
             }
-            (_, scope) => {
-                if scope.is_some() {
+            _ => {
+                if fenced {
                     exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
                 }
                 pass(route, outbound, original, &terms, exchange).await
@@ -255,30 +275,42 @@ impl Proxy {
         Ok(finish(forwarded, rule, exchange))
     }
 
-    /// The request as it is forwarded.
-    fn outbound(&self, head: request::Parts, uri: Uri, rule: &Rule, content: Content) -> Outbound {
+    /// The request as it is forwarded, all but its URI.
+    fn outbound(
+        &self,
+        route: &Route,
+        head: request::Parts,
+        seen: &Seen,
+        rule: &Rule,
+        content: Content,
+    ) -> Outbound {
         let request::Parts { method, mut headers, .. } = head;
-        headers::forward(&mut headers, &self.via);
+        let length = match &content {
+            Content::Whole(content) => Some(content.len() as u64),
+            Content::Streaming { .. } => None,
+        };
+        seen.forward(&mut headers, &route.plan.id_header, route.upstream.host(), &self.via, length);
         if rule.reads_usage || matches!(rule.action, Action::Cache(_)) {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        if matches!(&content, Content::Whole(_)) {
-            // Of the original; hyper writes the length of what is sent.
-            headers.remove(header::CONTENT_LENGTH);
+        Outbound {
+            method,
+            uri: Uri::default(),
+            headers,
+            content: Some(content),
+            reservation: None,
+            asked: None,
+            timer: Timer::default(),
         }
-        Outbound { method, uri, headers, content: Some(content), reservation: None, asked: None }
     }
 
-    /// The part of a store the request is about; `None` where nothing is ever stored of this upstream.
-    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Option<Scope> {
-        if !route.plan.fenced {
-            return None;
-        }
+    /// The part of a store the request is about.
+    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Scope {
         // A write whose content was too large to hold flushes all, as does one whose scope does not compare.
         let whole = matches!(rule.action, Action::Invalidate(_))
             && (route.plan.flush_whole || outbound.whole().is_none());
         let levels = if whole { Vec::new() } else { Route::scope_levels(rule, path) };
-        Some(self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref)))
+        self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref))
     }
 }
 
@@ -327,7 +359,6 @@ async fn resend(
 /// The last step before the answer goes out.
 fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> Forwarded {
     if let Ok(answer) = &mut forwarded.result {
-        headers::give_back(&mut answer.head.headers);
         if matches!(&answer.content, Held::Whole(content) if !content.is_empty()) {
             // The content is what it is; hyper writes its length.
             answer.head.headers.remove(header::CONTENT_LENGTH);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use http::{Method, Uri};
 
+use crate::cache::key::{Keyring, Names};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, Series};
-use crate::plan::{Level, Operation, Plan, Rule, normalise, percent_decode};
+use crate::plan::{Action, Level, Operation, Plan, Rule, normalise, percent_decode};
 use crate::upstream::{Tls, Upstream};
 
 /// A route at work: its plan, its upstream's connections, its numbers.
@@ -15,10 +16,10 @@ use crate::upstream::{Tls, Upstream};
 pub(crate) struct Route {
     pub(crate) plan: Plan,
     pub(crate) upstream: Upstream,
-    /// The upstream's name in cache keys: whatever else is part of the forwarded URL.
-    pub(crate) identity: String,
     /// The upstream's name in fences: all routes to one store share its fences.
     pub(crate) store: String,
+    /// The names of requests, by rule; of rules that store only.
+    names: Vec<Option<Names>>,
     /// By operation, in the order of [`Operation::ALL`].
     series: Vec<Arc<Series>>,
 }
@@ -32,13 +33,18 @@ pub(crate) enum RuleRef {
 }
 
 impl Route {
-    pub(crate) fn new(plan: Plan, tls: &Tls, metrics: &Metrics, index: usize) -> Self {
+    pub(crate) fn new(plan: Plan, tls: &Tls, metrics: &Metrics, index: usize, keyring: &Keyring) -> Self {
         let upstream = Upstream::new(plan.upstream.clone(), tls.clone());
         let series = (0..Operation::ALL.len()).map(|operation| metrics.series(index, operation)).collect();
         let target = &plan.upstream;
         let store = format!("{}:{}", target.host().to_ascii_lowercase(), target.port());
+        // Whatever else is part of the forwarded URL.
         let identity = format!("{}://{store}{}", target.scheme, target.base_path);
-        Self { plan, upstream, identity, store, series }
+        let names = plan.rules.iter().map(|rule| match &rule.action {
+            Action::Cache(policy) => Some(keyring.names(&identity, policy)),
+            Action::Invalidate(_) | Action::Pass => None,
+        });
+        Self { upstream, store, names: names.collect(), series, plan }
     }
 
     pub(crate) fn rule(&self, rule: RuleRef) -> &Rule {
@@ -46,6 +52,14 @@ impl Route {
             RuleRef::Listed(index) => self.plan.rules.get(index).unwrap_or(&self.plan.unmatched_unsafe),
             RuleRef::Safe => &self.plan.unmatched_safe,
             RuleRef::Unsafe => &self.plan.unmatched_unsafe,
+        }
+    }
+
+    /// The names of requests that this rule takes; `None` where it stores nothing.
+    pub(crate) fn names(&self, rule: RuleRef) -> Option<&Names> {
+        match rule {
+            RuleRef::Listed(index) => self.names.get(index)?.as_ref(),
+            RuleRef::Safe | RuleRef::Unsafe => None,
         }
     }
 

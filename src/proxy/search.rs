@@ -9,11 +9,12 @@ use tokio::time::timeout_at;
 
 use super::content::Held;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
-use super::headers::{self, Asks, CacheAsk};
+use super::headers::{self, CacheAsk, Seen};
 use super::route::Route;
 use crate::cache::fence::{Fences, Scope, Stamp};
 use crate::cache::flight::Flights;
-use crate::cache::key::{Identity, Key, Keyring};
+use crate::cache::key::{Identity, Key, Names};
+use crate::cache::memo::Memo;
 use crate::cache::store::{Hit, Store};
 use crate::cache::{Policy, StoreIf};
 use crate::error::{Error, Kind};
@@ -21,18 +22,26 @@ use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
 use crate::json;
 use crate::plan::{Action, StopSdk};
 
+/// Fields that a stored answer gets on its way out: `Age`, and those of the exchange.
+const GIVEN_FIELDS: usize = 6;
+/// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
+const MEMO_SHARE: u64 = 16;
+
 /// Everything the cache consists of, for every route.
 #[derive(Debug)]
 pub(crate) struct Cache {
     pub(crate) store: Store,
     pub(crate) fences: Arc<Fences>,
     flights: Flights<Arc<Fetched>>,
-    keyring: Keyring,
+    memo: Memo,
 }
 
 impl Cache {
-    pub(crate) fn new(bytes: u64, keyring: Keyring, fences: Arc<Fences>) -> Self {
-        Self { store: Store::new(bytes, Arc::clone(&fences)), fences, flights: Flights::default(), keyring }
+    /// A cache of at most so many bytes.
+    pub(crate) fn new(bytes: u64, fences: Arc<Fences>) -> Self {
+        let memo = bytes / MEMO_SHARE;
+        let store = Store::new(bytes - memo, Arc::clone(&fences));
+        Self { store, fences, flights: Flights::default(), memo: Memo::new(memo) }
     }
 }
 
@@ -86,18 +95,17 @@ impl NotStored {
 }
 
 impl Cache {
-    /// The name of the answer to this request. Its path is the one forwarded, byte for byte: what rules take for one path
-    /// need not be one to the store.
-    pub(super) fn key(&self, route: &Route, policy: &Policy, outbound: &Outbound) -> Key {
+    /// The name of the answer to this request. `path` is the one forwarded behind the upstream's own, byte for byte: what
+    /// rules take for one path need not be one to the store.
+    pub(super) fn key(&self, names: &Names, outbound: &Outbound, path: &str, query: Option<&str>) -> Key {
         let identity = Identity {
-            upstream: &route.identity,
             method: &outbound.method,
-            path: outbound.uri.path(),
-            query: outbound.uri.query(),
+            path,
+            query,
             headers: &outbound.headers,
             body: outbound.whole().map_or(&[], |content| content),
         };
-        self.keyring.key(&identity, policy)
+        self.memo.key(names, &identity)
     }
 
     /// The stored answer of that name, if it may be used.
@@ -282,16 +290,25 @@ fn store(entries: &Store, policy: &Policy, answer: &Answer, key: Key, stamp: Sta
     if !looks_like_success(content, &policy.store_if) {
         return Err(NotStored::Content);
     }
-    let kept: HeaderMap = headers
+    let mut kept: HeaderMap = headers
         .iter()
         .filter(|(name, _)| headers::is_stored(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
+        .filter_map(|(name, value)| Some((name.clone(), copied(value)?)))
         .collect();
+    // What is said of the exchange comes to each copy: its table must not have to grow for that every time.
+    kept.reserve(GIVEN_FIELDS);
     if entries.put(key, stamp, policy.ttl, kept, content) { Ok(()) } else { Err(NotStored::Write) }
 }
 
 fn says_no_store(value: &HeaderValue) -> bool {
     value.as_bytes().split(|byte| *byte == b',').any(|d| d.trim_ascii().eq_ignore_ascii_case(b"no-store"))
+}
+
+/// A value of its own. As received it is a slice of all that was read with it, which would stay in memory as long.
+fn copied(value: &HeaderValue) -> Option<HeaderValue> {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+    copy.set_sensitive(value.is_sensitive());
+    Some(copy)
 }
 
 /// Whether every field that `Vary` names is part of the key. The coding is not: `identity` was asked for.
@@ -331,20 +348,12 @@ fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answe
 
 /// Whether the cache is asked at all: the content says all there is to say, and the whole answer is wanted. Where not,
 /// the exchange learns why.
-pub(super) fn may_look_up(asks: &Asks, outbound: &Outbound, exchange: &mut Exchange) -> bool {
-    const CONDITIONS: [HeaderName; 6] = [
-        header::RANGE,
-        header::CONTENT_ENCODING,
-        header::IF_MATCH,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_UNMODIFIED_SINCE,
-    ];
-    let why = if asks.cache == CacheAsk::Bypass {
+pub(super) fn may_look_up(seen: &Seen, outbound: &Outbound, exchange: &mut Exchange) -> bool {
+    let why = if seen.asks.cache == CacheAsk::Bypass {
         Bypass::Request
     } else if outbound.whole().is_none() {
         Bypass::Size
-    } else if CONDITIONS.iter().any(|name| outbound.headers.contains_key(name)) {
+    } else if seen.conditional {
         Bypass::Encoded
     } else {
         return true;
@@ -377,6 +386,17 @@ mod tests {
             assert_eq!(looks_like_success(content.as_bytes(), &expected), success, "{content}");
         }
         assert!(looks_like_success(b"anything", &StoreIf::default()));
+    }
+
+    #[test]
+    fn what_is_stored_keeps_nothing_else_in_memory() {
+        // As hyper reads it: a field is a slice of all that came with it.
+        let read = Bytes::from(vec![b'v'; 8192]);
+        let received = HeaderValue::from_maybe_shared(read.slice(100..110)).unwrap();
+        assert!(read.as_ptr_range().contains(&received.as_bytes().as_ptr()), "nothing is told by this test");
+        let stored = copied(&received).unwrap();
+        assert_eq!(stored, received);
+        assert!(!read.as_ptr_range().contains(&stored.as_bytes().as_ptr()));
     }
 
     #[test]

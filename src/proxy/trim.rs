@@ -1,23 +1,13 @@
 //! The conversation of a request: what of it is forwarded, and what its content says about sending it twice.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName};
 
 use super::content::Content;
-use super::headers::Asks;
+use super::headers::Seen;
 use crate::exchange::Exchange;
 use crate::plan::{LeavesState, Rule};
 use crate::retry::Class;
 use crate::{json, window};
-
-/// Fields that speak of the content's bytes (RFC 9110 section 8.4, RFC 9530, RFC 9421).
-const SEALS: [HeaderName; 5] = [
-    header::CONTENT_ENCODING,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("signature"),
-];
 
 /// What is forwarded of a conversation.
 pub(super) struct Trimmed {
@@ -29,24 +19,18 @@ pub(super) struct Trimmed {
 }
 
 /// Trims the conversation, and reads on the way what the content says about trying twice.
-pub(super) fn trim(
-    rule: &Rule,
-    asks: &Asks,
-    headers: &HeaderMap,
-    content: Content,
-    exchange: &mut Exchange,
-) -> Trimmed {
+pub(super) fn trim(rule: &Rule, seen: &Seen, content: Content, exchange: &mut Exchange) -> Trimmed {
     let class = rule.retry.class;
     let Content::Whole(whole) = &content else {
         return Trimmed { content, original: None, class };
     };
-    // Encoded, or vouched for byte by byte: an edit would be found out.
-    let encoded = SEALS.iter().any(|name| headers.contains_key(name));
+    // An edit would be found out.
+    let encoded = seen.sealed;
     let members: &[String] = match &rule.leaves_state {
         LeavesState::Members(members) => members,
         LeavesState::Never | LeavesState::Always => &[],
     };
-    let policy = rule.window.as_ref().filter(|policy| policy.enabled && !asks.no_window);
+    let policy = rule.window.as_ref().filter(|policy| policy.enabled && !seen.asks.no_window);
     if let (Some(_), true, Some(series)) = (policy, encoded, exchange.series()) {
         series.window_untouched(window::Untouched::Encoded as usize);
     }

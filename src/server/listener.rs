@@ -1,5 +1,6 @@
 //! Listening sockets: bound by ourselves, accepted by pingora, spoken to by hyper.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
@@ -8,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,8 +31,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::plan::Address;
 
-/// Header fields of a request, at most; more are answered 431.
-const MAX_HEADERS: usize = 100;
 /// Bytes of a request's head, at most; more are answered 431.
 const MAX_HEAD: usize = 64 * 1024;
 /// Bytes read ahead on a connection, at most.
@@ -147,19 +147,27 @@ struct Http<H> {
 #[async_trait]
 impl<H: Handler> ServerApp for Http<H> {
     async fn process_new(self: &Arc<Self>, stream: Stream, stop: &ShutdownWatch) -> Option<Stream> {
-        let _counted = self.tasks.token();
-        let mut stop = stop.clone();
+        // A task of its own: pingora's keeps the room of its accepting, more than a connection needs, as long as it runs.
+        self.tasks.spawn(Arc::clone(self).drive(stream, stop.clone()));
+        None
+    }
+}
+
+impl<H: Handler> Http<H> {
+    /// Speaks HTTP on one stream until either side ends it.
+    async fn drive(self: Arc<Self>, stream: Stream, mut stop: ShutdownWatch) {
         // Accepted while the listener closed: served, but for one request only.
-        let mut stopping = *stop.borrow();
+        let mut stopping = *stop.borrow_and_update();
         let service = service_fn(|request| {
             let handler = Arc::clone(&self.handler);
-            async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) }
+            // Boxed, so that its room is given back with the answer's head: hyper keeps that of the service's own future
+            // while the answer streams, and until the connection ends.
+            Box::pin(async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) })
         });
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .max_headers(MAX_HEADERS)
                 .max_header_size(MAX_HEAD)
                 .max_buf_size(MAX_BUFFER)
                 // A client that closes its sending side has left: its upstream call is cancelled.
@@ -167,23 +175,62 @@ impl<H: Handler> ServerApp for Http<H> {
                 .keep_alive(!stopping)
                 .serve_connection(TokioIo::new(stream), service)
         );
-        loop {
-            tokio::select! {
+        let news = stop.clone();
+        // Unconstrained: out of tokio's budget it would wait without having asked to be woken.
+        let mut told_to_stop = pin!(tokio::task::unconstrained(stop.wait_for(|stop| *stop)));
+        let mut waiting: Option<Waker> = None;
+        // By hand and not by `select!`: that would ask for the stop, which comes once in the life of the process, each
+        // time the connection is woken, several times a request.
+        let ended = poll_fn(|cx| {
+            loop {
                 // The connection first: a request that is here already is not told to go.
-                biased;
-                ended = connection.as_mut() => {
-                    if let Err(e) = ended {
-                        tracing::debug!("downstream connection: {e}");
-                    }
-                    return None;
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(ended);
                 }
-                changed = stop.changed(), if !stopping => {
-                    stopping = changed.is_err() || *stop.borrow();
-                    if stopping {
-                        connection.as_mut().graceful_shutdown();
-                    }
+                let asked = waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+                if stopping || (asked && matches!(news.has_changed(), Ok(false))) {
+                    return Poll::Pending;
                 }
+                waiting = Some(cx.waker().clone());
+                std::task::ready!(told_to_stop.as_mut().poll(cx)).ok();
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
             }
+        });
+        if let Err(e) = ended.await {
+            tracing::debug!("downstream connection: {e}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Empty, combinators::BoxBody};
+    use pingora_core::protocols::l4::stream::Stream as Accepted;
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        type Content = BoxBody<Bytes, crate::error::Error>;
+
+        async fn handle(&self, _: Request<Incoming>) -> Response<Self::Content> {
+            // Larger than all of a connection: of a request's room nothing may be in the connection's.
+            let room = [0_u8; 4096];
+            tokio::task::yield_now().await;
+            Response::new(Empty::new().map_err(move |never| match (never, room) {}).boxed())
+        }
+    }
+
+    /// It is held as long as the connection is: thousands of streams pay for every byte.
+    #[tokio::test]
+    async fn a_connection_is_a_small_task() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let http = Arc::new(Http { handler: Arc::new(Nothing), tasks: TaskTracker::new() });
+        let (_stop, stop) = tokio::sync::watch::channel(false);
+        let size = size_of_val(&http.drive(Box::new(Accepted::from(stream)), stop));
+        assert!(size <= 1024, "{size} bytes");
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use http::uri::Scheme;
 use http::{Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 
 use super::Target;
 use crate::body::Outgoing;
@@ -27,8 +28,6 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A ping not answered by then ends the connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Response header fields, at most.
-const MAX_HEADERS: usize = 128;
 
 /// The TLS side of upstream connections: rustls, the system's roots and the configured ones.
 #[derive(Clone)]
@@ -96,25 +95,21 @@ impl Connection {
         }
     }
 
-    /// Sends one request. On failure the request comes back if no byte of it was written.
-    pub(super) async fn send(
+    /// Sends one request: at once, what is waited for is the answer. On failure the request comes back if no byte of it
+    /// was written.
+    pub(super) fn send(
         &mut self,
         mut request: Request<Outgoing>,
         target: &Target,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Outgoing>>)> {
-        let failed = |mut e: hyper::client::conn::TrySendError<Request<Outgoing>>| {
-            let unsent = e.take_message();
-            (e.into_error(), unsent)
-        };
+        host: &header::HeaderValue,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + Send + use<>
+    {
         match self {
             Connection::Http1(sender) => {
                 *request.version_mut() = Version::HTTP_11;
-                if !request.headers().contains_key(header::HOST)
-                    && let Ok(host) = header::HeaderValue::from_str(target.authority.as_str())
-                {
-                    request.headers_mut().insert(header::HOST, host);
-                }
-                sender.try_send_request(request).await.map_err(failed)
+                // It is there, unless an HTTP/2 connection has handed the request back.
+                request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
+                Either::Left(sender.try_send_request(request))
             }
             Connection::Http2(sender) => {
                 *request.version_mut() = Version::HTTP_2;
@@ -124,7 +119,7 @@ impl Connection {
                 parts.scheme = Some(target.scheme.clone());
                 parts.authority = Some(target.authority.clone());
                 *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-                sender.try_send_request(request).await.map_err(failed)
+                Either::Right(sender.try_send_request(request))
             }
         }
     }
@@ -180,7 +175,6 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| handshake_failed(target, &e))?;

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use http::{Request, Response};
-use tokio::time::{Instant, timeout_at};
+use http::{HeaderValue, Request, Response};
+use tokio::time::Instant;
 
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
+use crate::timer::Timer;
 use connect::Connection;
 use pool::{Lease, Pool};
 
@@ -84,6 +85,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Upstream {
     target: Target,
+    host: HeaderValue,
     tls: Tls,
     pool: Arc<Pool>,
 }
@@ -91,33 +93,51 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream without connections yet.
     pub fn new(target: Target, tls: Tls) -> Self {
-        Self { target, tls, pool: Arc::new(Pool::default()) }
+        // An authority is made of characters that a field may have.
+        let host = HeaderValue::from_str(target.authority.as_str()).unwrap_or(HeaderValue::from_static(""));
+        Self { target, host, tls, pool: Arc::new(Pool::default()) }
     }
 
-    /// One attempt: sends the request and waits for the response head. The request's URI is in origin form.
+    /// `Host` of every request to it (RFC 9112 section 3.2).
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// One attempt, begun `now`: takes and sends the request, and waits for the response head. The request's URI is in
+    /// origin form. By reference, because every future that owned it on its way would copy it.
     pub async fn send(
         &self,
-        mut request: Request<Outgoing>,
+        request: &mut Option<Request<Outgoing>>,
         timeouts: &Timeouts,
         deadline: Instant,
+        now: Instant,
+        timer: &mut Timer,
     ) -> Result<Response<ResponseBody>, Failed> {
         loop {
-            let mut lease = match self.pool.checkout() {
+            let mut lease = match self.pool.checkout(now) {
                 Some(lease) => lease,
                 // Boxed: it is rare, and would make the future of every request several kilobytes larger.
-                None => Box::pin(self.connect(timeouts, deadline)).await?,
+                None => Box::pin(self.connect(timeouts, deadline, timer)).await?,
             };
             let reused = lease.reused;
+            let Some(sending) = request.take() else { return Err(self.lost()) };
             // An upload that streams may take longer than any answer to it; the deadline bounds both.
-            let streaming = matches!(request.body(), Outgoing::Streaming { .. });
-            let limit = if streaming { deadline } else { Instant::now() + timeouts.first_byte };
-            let sent = lease.connection.send(request, &self.target);
-            match timeout_at(limit.min(deadline), sent).await {
+            let limit = match reused {
+                _ if matches!(sending.body(), Outgoing::Streaming { .. }) => deadline,
+                true => now + timeouts.first_byte,
+                false => Instant::now() + timeouts.first_byte,
+            };
+            let sent = lease.connection.send(sending, &self.target, &self.host);
+            match timer.within(limit.min(deadline), sent).await {
                 Ok(Ok(response)) => {
                     return Ok(response.map(|incoming| ResponseBody::new(incoming, timeouts.idle, lease)));
                 }
-                Ok(Err((_, Some(unsent)))) if reused => request = unsent,
-                Ok(Err((error, unsent))) => return Err(self.broken(&error, unsent.is_some())),
+                Ok(Err(mut failed)) => {
+                    *request = failed.take_message();
+                    if !reused || request.is_none() {
+                        return Err(self.broken(&failed.into_error(), request.is_some()));
+                    }
+                }
                 Err(_) if deadline <= limit => return Err(self.overdue(Phase::Deadline)),
                 Err(_) => {
                     self.pool.forget_shared();
@@ -127,9 +147,19 @@ impl Upstream {
         }
     }
 
-    async fn connect(&self, timeouts: &Timeouts, deadline: Instant) -> Result<Lease, Failed> {
+    fn lost(&self) -> Failed {
+        let detail = format!("no request to {} is left to send", self.target.authority);
+        Failed { error: Error::new(Kind::Internal, detail), phase: Phase::Sent }
+    }
+
+    async fn connect(
+        &self,
+        timeouts: &Timeouts,
+        deadline: Instant,
+        timer: &mut Timer,
+    ) -> Result<Lease, Failed> {
         let limit = Instant::now() + timeouts.connect;
-        let connected = timeout_at(limit.min(deadline), Connection::open(&self.target, &self.tls)).await;
+        let connected = timer.within(limit.min(deadline), Connection::open(&self.target, &self.tls)).await;
         let connection = match connected {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(Failed { error, phase: Phase::NeverSent }),

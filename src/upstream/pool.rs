@@ -1,5 +1,6 @@
 //! Connections kept for the next request: last in, first out, so that those not needed grow old and go.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// Every exchange of an HTTP/2 upstream shares this one.
     shared: Mutex<Option<(Connection, Instant)>>,
+    /// There has been a shared one: spares the others the look.
+    shares: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -41,9 +44,10 @@ pub(super) struct Lease {
 
 impl Pool {
     /// A connection that can take a request now.
-    pub(super) fn checkout(self: &Arc<Self>) -> Option<Lease> {
-        let now = Instant::now();
-        if let Some(lease) = self.checkout_shared(now) {
+    pub(super) fn checkout(self: &Arc<Self>, now: Instant) -> Option<Lease> {
+        if self.shares.load(Relaxed)
+            && let Some(lease) = self.checkout_shared(now)
+        {
             return Some(lease);
         }
         let mut idle = lock(&self.idle);
@@ -84,6 +88,7 @@ impl Pool {
         let made = Instant::now();
         if let Some(again) = connection.share() {
             *lock(&self.shared) = Some((again, made));
+            self.shares.store(true, Relaxed);
         }
         Lease { connection, reused: false, made, pool: Arc::clone(self) }
     }

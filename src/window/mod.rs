@@ -149,7 +149,7 @@ pub fn read(body: &Bytes, policy: &Policy, state_members: &[String]) -> Reading 
     let (Some(first), Some(kept)) = (history.first(), history.get(cut).filter(|_| cut > 0)) else {
         return reading;
     };
-    if std::str::from_utf8(body).is_err() {
+    if !chat.ascii && !json::is_utf8(body) {
         return Reading { forwarded: None, untouched: Some(Untouched::NotUtf8), ..reading };
     }
     reading.removed = cut;

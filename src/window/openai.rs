@@ -7,6 +7,8 @@ use crate::json::{self, Invalid, Kind, Scanner};
 pub(super) struct Chat {
     /// A member that makes the upstream keep state is on.
     pub(super) leaves_state: bool,
+    /// All of the body is ASCII; may be missed.
+    pub(super) ascii: bool,
     /// The messages behind the leading system and developer messages, or why they cannot be told.
     pub(super) history: Result<Vec<Message>, Untouched>,
 }
@@ -45,7 +47,8 @@ pub(super) fn read(body: &[u8], state_members: &[String]) -> Result<Chat, Invali
         }
     }
     scanner.end()?;
-    Ok(Chat { leaves_state, history: history.unwrap_or(Err(Untouched::NoMessages)) })
+    let history = history.unwrap_or(Err(Untouched::NoMessages));
+    Ok(Chat { leaves_state, ascii: scanner.is_ascii(), history })
 }
 
 fn messages(scanner: &mut Scanner<'_>) -> Result<Result<Vec<Message>, Untouched>, Invalid> {

@@ -148,3 +148,16 @@ async fn memory_is_taken_as_content_comes() {
     assert_eq!(pillion.post("/query", "{}").await.cache(), "pillion; fwd=miss; stored");
     assert!(pillion.post("/query", "{}").await.is_hit());
 }
+
+#[tokio::test]
+async fn an_answer_of_a_hundred_fields_passes_and_one_of_more_is_a_502() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("http", &upstream, &["retry: {enabled: false}"]).await;
+    for (fields, status) in [(100, 200), (101, 502)] {
+        // Besides the length.
+        let names: Vec<String> = (1..fields).map(|number| format!("x-{number}")).collect();
+        let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        upstream.push(Answer::with(200, &headers, "{}"));
+        assert_eq!(pillion.post("/", "{}").await.status, status, "{fields} fields");
+    }
+}
