@@ -3,7 +3,8 @@
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build fmt bench bench-peers bench-instructions clean-tests
+.PHONY: help demo test build fmt bench bench-growth bench-hits bench-instructions bench-peers bench-trim clean-tests
+.PHONY: bench-tools profile release soak
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 27
@@ -17,23 +18,53 @@ test: ## every check and test, the official clients included
 	@tests/setup tests
 	@tests/run
 
-bench: ## Pillion and its peers measured in turns: QUICK=1, ROUNDS=5 SECONDS=4 ONLY=S1,S2 PEERS=nginx JSON=FILE
-	@tests/setup bench
-	cargo build --release --bin pillion
-	cargo build --quiet --release --manifest-path tests/bench/load/Cargo.toml --target-dir target/bench
-	@tests/bench/run $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(JSON),--json $(JSON)) $(ARGS)
+RUN = tests/bench/run $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+# What is measured: the binary as it is shipped, or with PLAIN=1 the one that `make build` makes.
+BINARY = $(if $(PLAIN),cargo build --quiet --release --bin pillion && echo target/release/pillion,deploy/release)
+LOAD = cargo build --quiet --release --manifest-path tests/bench/load/Cargo.toml --target-dir target/bench
 
-bench-peers: ## what make bench measures against besides Debian's packages: Envoy, LiteLLM, Portkey
+bench-tools:
+	@tests/setup bench
+	@$(LOAD)
+
+bench: bench-tools ## Pillion and its peers in turns: QUICK=1, ROUNDS=5 SECONDS=4 ONLY=S1,S2 PEERS=nginx JSON= MARKDOWN= PLAIN=1
+	@binary=$$($(BINARY)) && $(RUN) --pillion $$binary $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS))
+
+bench-growth: bench-tools ## what a request costs by size, messages, open streams and entries, beside nginx
+	@binary=$$($(BINARY)) && $(RUN) --pillion $$binary --only S1,P10,P100,P1000,T20,S3,T2000,S7,S2m --peers nginx
+
+bench-hits: ## hits in one process, without sockets: on two cores against one, among a million entries against a thousand
+	@tests/setup build
+	cargo bench --profile release --bench hits
+
+bench-peers: ## what make bench measures against besides Debian's packages: Envoy, Traefik, LiteLLM, Portkey
 	@tests/setup peers
+
+soak: bench-tools ## half an hour of a bot's days, and whether memory stays flat: MINUTES=30
+	@binary=$$($(BINARY)) && tests/bench/soak --pillion $$binary $(if $(MINUTES),--minutes $(MINUTES))
+
+profile: bench-tools ## where a request's time goes, by perf: SCENARIO=S1 SECONDS=10
+	@tests/setup profile
+	CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS="-C force-frame-pointers=yes" \
+		cargo build --release --bin pillion --target-dir target/profile
+	@tests/bench/profile $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench-instructions: ## instruction counts of the pure pieces against tests/bench/instructions.txt; UPDATE=1 writes it
 	@tests/setup counts
 	@tests/bench/instructions $(if $(UPDATE),--update)
 
-build: ## the release binary
+bench-trim: ## what trimming 200 KB costs beside serde_json's RawValue; fails above 0.22 of its time
+	@tests/setup build
+	cargo bench --quiet --bench trim
+
+build: ## the release binary, the quick way
 	@tests/setup build
 	cargo build --release
+
+release: ## the binary as it is shipped, its code laid out by a profile of a bot's day: prints where it is
+	@tests/setup build
+	@deploy/release
 
 fmt: ## format the source
 	cargo fmt

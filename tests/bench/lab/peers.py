@@ -13,7 +13,7 @@ from . import wire
 from .process import OPEN_FILES, Cores, Server, free_ports
 from .upstreams import NGINX_PATHS, Upstreams, nginx_head
 
-PASS = {"S1", "S1c", "S3", "S8"}
+PASS = {"S1", "S1c", "S3", "S3d", "S8", "P10", "P100", "P1000", "T20", "T2000"}
 STREAM = {"S4", "S7"}
 CACHE = {"S2", "S2b"}
 
@@ -31,6 +31,8 @@ class Peer:
     paths: dict[str, str] = field(default_factory=dict)
     #: Where /live/ is served, if elsewhere.
     live_port: int = 0
+    #: Pillion's own numbers.
+    admin_port: int = 0
 
     def address(self, path: str) -> str:
         port = self.live_port if self.live_port and path.startswith("/live/") else self.port
@@ -56,8 +58,10 @@ def _executable(*candidates: str | Path, how: str) -> str:
     raise Missing(how)
 
 
-def pillion(binary: Path, folder: Path, up: Upstreams, cores: Cores, repository: Path) -> Peer:
+def pillion(binary: Path, folder: Path, up: Upstreams, cores: Cores, repository: Path, large: bool = False) -> Peer:
+    """`large` is for S2m: room for a million entries, which take longer to fill than they usually live."""
     port, admin = free_ports(2)
+    memory, ttl = ("{cache: 4GiB}", "1h") if large else ("{}", "5m")
     config = folder / "pillion.yaml"
     # Everything that exists is on. Two values are the lab's: one worker for one core, and a store that shows its writes
     # at once (S6), since after a write through Upstash's preset nothing is stored for 30 seconds.
@@ -65,11 +69,16 @@ def pillion(binary: Path, folder: Path, up: Upstreams, cores: Cores, repository:
 listen: 127.0.0.1:{port}
 admin: {{listen: 127.0.0.1:{admin}}}
 workers: 1
+memory: {memory}
 tls: {{ca: {up.authority}}}
 routes:
   - {{name: plain, path: /plain, upstream: "http://127.0.0.1:{up.fast}", preset: http}}
   - {{name: openai, path: /openai, upstream: "http://127.0.0.1:{up.fast}", preset: openai}}
-  - {{name: vector, path: /vector, upstream: "http://127.0.0.1:{up.vector}", preset: upstash-vector}}
+  - name: vector
+    path: /vector
+    upstream: http://127.0.0.1:{up.vector}
+    preset: upstash-vector
+    cache: {{ttl: {ttl}}}
   - {{name: live-openai, path: /live/openai, upstream: "http://127.0.0.1:{up.live}", preset: openai}}
   - name: live-vector
     path: /live/vector
@@ -80,7 +89,7 @@ routes:
 """)
     command = [str(binary), "run", "--config", str(config)]
     server = Server("pillion", command, cores.proxy, [port, admin], folder, _environment())
-    return Peer("pillion", PASS | CACHE | STREAM | {"S5", "S6"}, port, server)
+    return Peer("pillion", PASS | CACHE | STREAM | {"S2m", "S5", "S6"}, port, server, admin_port=admin)
 
 
 def nginx(folder: Path, up: Upstreams, cores: Cores, repository: Path) -> Peer:
@@ -256,6 +265,38 @@ def envoy(folder: Path, up: Upstreams, cores: Cores, repository: Path) -> Peer:
     return Peer("envoy", PASS | STREAM, port, server)
 
 
+def traefik(folder: Path, up: Upstreams, cores: Cores, repository: Path) -> Peer:
+    program = _executable("traefik", repository / "target/peers/traefik/bin/traefik", how="make bench-peers")
+    (port,) = free_ports(1)
+    routes = folder / "routes.yaml"
+    routers = {"fast": "PathPrefix(`/`)", "live": "PathPrefix(`/live/`)", "tls": "PathPrefix(`/tls/`)"}
+    urls = {"fast": f"http://127.0.0.1:{up.fast}", "live": f"http://127.0.0.1:{up.live}"}
+    urls["tls"] = f"https://127.0.0.1:{up.tls}"
+    lines = ["http:", "  routers:"]
+    lines += [f'    {name}: {{rule: "{rule}", service: {name}}}' for name, rule in routers.items()]
+    lines += ["  services:"]
+    lines += [
+        f'    {name}: {{loadBalancer: {{serversTransport: all, servers: [{{url: "{url}"}}]}}}}'
+        for name, url in urls.items()
+    ]
+    lines += ["  serversTransports:"]
+    lines += [f'    all: {{maxIdleConnsPerHost: 1000, serverName: localhost, rootCAs: ["{up.authority}"]}}']
+    routes.write_text("\n".join(lines) + "\n")
+    config = folder / "traefik.yaml"
+    # It reads and writes a request as long as that takes.
+    config.write_text(f"""global: {{checkNewVersion: false, sendAnonymousUsage: false}}
+entryPoints:
+  web:
+    address: 127.0.0.1:{port}
+    transport: {{respondingTimeouts: {{readTimeout: 0s}}}}
+providers: {{file: {{filename: {routes}}}}}
+log: {{level: ERROR}}
+""")
+    command = [program, f"--configFile={config}"]
+    server = Server("traefik", command, cores.proxy, [port], folder, _environment(GOMAXPROCS="1"))
+    return Peer("traefik", PASS | STREAM, port, server)
+
+
 def litellm(folder: Path, up: Upstreams, cores: Cores, repository: Path) -> Peer:
     how = "make bench-peers"
     program = _executable(repository / "target/peers/litellm/bin/litellm", how=how)
@@ -286,5 +327,13 @@ def portkey(folder: Path, up: Upstreams, cores: Cores, repository: Path) -> Peer
     return Peer("portkey", {"S1", "S3"}, port, server, headers, {"": "/v1/chat/completions"})
 
 
-#: In the order of the table. What is not here could not be had by name from Debian, PyPI or npm: Traefik.
-PEERS = {"nginx": nginx, "haproxy": haproxy, "varnish": varnish, "envoy": envoy, "litellm": litellm, "portkey": portkey}
+#: In the order of the table.
+PEERS = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "varnish": varnish,
+    "envoy": envoy,
+    "traefik": traefik,
+    "litellm": litellm,
+    "portkey": portkey,
+}

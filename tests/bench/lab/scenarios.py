@@ -28,6 +28,13 @@ P99 = "added p99 us at 300/s"
 ERRORS = "errors"
 #: What others may use of the proxies' core during a turn.
 QUIET = 0.05
+#: How many entries S2m looks among.
+ENTRIES = (1_000, 1_000_000)
+MILLION = "CPU among a million, times that among a thousand"
+#: Requests of S6's day: each conversation begins anew some three times, so its mean length is a steady one.
+DAY = 10_000
+PROMPTS, SEARCHES, READ = "MB of prompts read", "searches executed", "MB read in all"
+SAVED = "times less read than directly"
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,12 @@ LOADS = {
         wire.CHAT_ANSWER,
         latency=True,
     ),
+    "S3d": Load(
+        "the same, its text dense with escapes and not ASCII",
+        "/openai/v1/chat/completions",
+        "chat-200k-dense",
+        wire.CHAT_ANSWER,
+    ),
     "S8": Load(
         "pass-through over TLS upstream, 1 KB up, 1.5 KB down",
         "/tls/v1/chat/completions",
@@ -73,7 +86,29 @@ LOADS = {
         wire.CHAT_ANSWER,
         latency=True,
     ),
+    "S2m": Load(
+        "hit among a thousand entries and among a million, 3 KB up, 256 bytes down",
+        "/vector/query/small",
+        "search-any",
+        wire.SMALL_ANSWER,
+        hit=True,
+    ),
+} | {
+    f"P{size}": Load(
+        f"pass-through, {size} KB up, 1.5 KB down", "/plain/v1/chat/completions", f"chat-{size}k", wire.CHAT_ANSWER
+    )
+    for size in (10, 100, 1000)
+} | {
+    f"T{messages}": Load(
+        f"chat of {messages} messages of 1 KB, Pillion trims to 20",
+        "/openai/v1/chat/completions",
+        f"chat-{messages}",
+        wire.CHAT_ANSWER,
+    )
+    for messages in (20, 2000)
 }
+#: Asked for by name only: how cost grows.
+GROWTH = ("P10", "P100", "P1000", "T20", "T2000")
 TITLES = {name: load.title for name, load in LOADS.items()} | {
     "S4": "streams of 40 events, one every 5 ms",
     "S5": "64 identical misses at once, upstream takes 200 ms",
@@ -145,7 +180,7 @@ class Lab:
             found = re.search(rb"[0-9a-f]{32}", answer)
             serials.append(found.group() if found else answer)
             trimmed = int(response.getheader("Pillion-Trimmed", "0"))
-            if name == "S3" and peer.name.startswith("pillion") and trimmed not in (179, 180):
+            if name in ("S3", "S3d") and peer.name.startswith("pillion") and trimmed not in (179, 180):
                 raise Failed(f"{where}: not trimmed")
         if load.hit and not (serials[0] == serials[2] and serials[1] == serials[3] and serials[0] != serials[1]):
             raise Failed(f"{where}: a repeat is no hit, or a hit is another body's")
@@ -163,35 +198,38 @@ class Lab:
             raise Failed(f"{' '.join(map(str, command[:4]))}: {done.stderr[-500:] or done.stdout[-500:]}")
         return done.stdout
 
-    def _load(self, command: str, address: str, path: str, body: Path, headers: list[str], **options: object) -> dict:
+    def _load(
+        self, command: str, address: str, path: str, body: Path, headers: list[str], within: int = 0, **options: object
+    ) -> dict:
         words = [str(self.load), command, "--to", address, "--path", path, "--body", str(body)]
         for line in [KEY, *headers]:
             words += ["--header", line]
         for option, value in options.items():
             words += [f"--{option}", str(value)]
-        return json.loads(self._run(words, self.seconds))
+        return json.loads(self._run(words, within or self.seconds))
 
-    def _wrk(self, name: str, peer: Peer) -> None:
-        """A peer's turn. One in which others used the proxies' core is taken again, a few times; the quietest counts."""
+    def _wrk(self, name: str, peer: Peer, entries: int = 0) -> None:
+        """A peer's turn. One in which others used the proxies' core is taken again; the quietest counts."""
         turns = []
         for _ in range(4):
-            turns.append(self._turn(name, peer, self.seconds))
+            turns.append(self._turn(name, peer, self.seconds, entries))
             if turns[-1]["others"] < QUIET:
                 break
         turn = min(turns, key=lambda turn: turn["others"])
         if turn["others"] >= QUIET:
             self.disturbed[name] = max(turn["others"], self.disturbed.get(name, 0.0))
         for measure in (CPU, THROUGHPUT, BUSY):
-            self.results.add(name, measure, peer.name, turn[measure])
+            among = f", {entries:,} entries" if entries else ""
+            self.results.add(name, measure + among, peer.name, turn[measure])
         self.results.add(name, ERRORS, peer.name, sum(turn[ERRORS] for turn in turns))
         self.results.most("memory", "MiB loaded, most", peer.name, peer.server.memory())
 
-    def _turn(self, name: str, peer: Peer, seconds: int) -> dict[str, float]:
+    def _turn(self, name: str, peer: Peer, seconds: int, entries: int = 0) -> dict[str, float]:
         load = LOADS[name]
         path = peer.path(name, load.path)
         command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "--timeout", "30s", "-s", str(self._lua)]
         command += [f"http://{peer.address(path)}{path}", "--", KEY, *peer.headers]
-        command += [str(file) for file in self.bodies[load.bodies]]
+        command += [str(file) for file in self.bodies[load.bodies]] + ([f"of={entries}"] if entries else [])
         seen = self.up.requests()
         cpu, core, begin = peer.server.cpu(), core_use(self.cores.proxy), time.monotonic()
         output = self._run(command, seconds)
@@ -200,7 +238,10 @@ class Lab:
         told = json.loads(output.split("JSON")[1])
         requests, errors = told["requests"], told["errors"]
         if not requests:
-            raise Failed(f"{name} through {peer.name}: no request was answered")
+            # A gateway that has just started may not answer the first 32 within seconds.
+            if seconds > 15:
+                raise Failed(f"{name} through {peer.name}: no request was answered in {seconds} s")
+            return self._turn(name, peer, seconds * 4, entries)
         # What the upstream saw tells a hit from a miss and an attempt from a repeat; wrk leaves some behind at its end.
         expected, slack = (0, len(self.bodies[load.bodies])) if load.hit else (requests, 64)
         if abs(seen - expected) > slack:
@@ -259,6 +300,47 @@ class Lab:
                 self.results.add(name, P99, peer.name, p99 - base99)
                 self.results.add(name, ERRORS, peer.name, errors)
 
+    def million(self, start: dict[str, Callable[[], Peer]]) -> None:
+        """S2m: of each a process with a thousand entries and one with a million, measured in turns."""
+        name, path, body = "S2m", LOADS["S2m"].path, self.bodies["search-any"][0]
+        peers: list[tuple[Peer, int]] = []
+        try:
+            for peer_name, fresh in start.items():
+                for entries in ENTRIES:
+                    print(f"S2m: {entries:,} entries into {peer_name}", file=sys.stderr)
+                    peer = fresh()
+                    peers.append((peer, entries))
+                    idle = peer.server.memory()
+                    told = self._load(
+                        "fill", peer.address(path), path, body, peer.headers, within=900, count=entries, connections=32
+                    )
+                    kept = self._kept(peer)
+                    if told["errors"] or kept != entries:
+                        raise Failed(f"S2m: {told['errors']} errors, {kept} entries of {entries} in {peer_name}")
+                    each = (peer.server.memory() - idle) * 1024 / entries
+                    self.results.add(name, f"KiB resident per entry, {entries:,} entries", peer_name, each)
+                    self._turn(name, peer, 1, entries)
+            for number in range(self.rounds):
+                print(f"S2m: round {number + 1} of {self.rounds}", file=sys.stderr)
+                first = number % len(peers)
+                for peer, entries in peers[first:] + peers[:first]:
+                    self._wrk(name, peer, entries)
+            for peer_name in start:
+                few, many = (self.results.values[name][f"{CPU}, {each:,} entries"][peer_name] for each in ENTRIES)
+                for one, other in zip(few, many):
+                    self.results.add(name, MILLION, peer_name, other / one)
+        finally:
+            for peer, _ in peers:
+                peer.server.stop()
+
+    def _kept(self, peer: Peer) -> int:
+        """Entries in Pillion's cache, as it says itself."""
+        connection = http.client.HTTPConnection("127.0.0.1", peer.admin_port, timeout=10)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return int(re.search(r"^pillion_cache_entries (\d+)", text, re.M).group(1))
+
     def streams(self, peers: list[Peer]) -> None:
         """S4."""
         path, body = "/live/openai/v1/chat/completions", self.bodies["chat-stream"][0]
@@ -315,35 +397,29 @@ class Lab:
 
     def day(self, peers: list[Peer]) -> None:
         """S6: the work that reaches the upstream, without and with."""
-        requests = 2000 * self.seconds
+        add = self.results.add
         for number in range(self.rounds):
             print(f"S6: round {number + 1} of {self.rounds}", file=sys.stderr)
+            direct = 0.0
             for peer in [None, *peers]:
-                address = peer.address("/live/") if peer else f"127.0.0.1:{self.up.live}"
-                command = [str(self.load), "day", "--to", address, "--chat", "/live/openai/v1/chat/completions"]
-                command += [
-                    "--vector",
-                    "/live/vector",
-                    "--requests",
-                    str(requests),
-                    "--seed",
-                    str(number + 1),
-                    "--header",
-                    KEY,
-                ]
+                address, name = (peer.address("/live/"), peer.name) if peer else (f"127.0.0.1:{self.up.live}", DIRECT)
                 self.up.live_counts()
                 cpu = peer.server.cpu() if peer else 0.0
-                told = json.loads(self._run(command, 120))
-                counts, name = self.up.live_counts(), peer.name if peer else DIRECT
-                add = self.results.add
-                add("S6", "upstream searches", name, counts["searches"])
-                add("S6", "upstream chats", name, counts["chats"])
+                told = json.loads(self._run(day_command(self.load, address, number + 1), 120))
+                counts = self.up.live_counts()
+                read = (counts["chat_bytes"] + counts["search_bytes"]) / 1e6
                 add("S6", "upstream calls", name, counts["searches"] + counts["chats"] + counts["writes"])
-                add("S6", "upstream content MB", name, (counts["chat_bytes"] + counts["search_bytes"]) / 1e6)
+                add("S6", PROMPTS, name, counts["chat_bytes"] / 1e6)
+                add("S6", SEARCHES, name, counts["searches"])
+                add("S6", READ, name, read)
                 add("S6", ERRORS, name, told["errors"])
-                if peer:
-                    add("S6", CPU, name, (peer.server.cpu() - cpu) / requests * 1e6)
-                    add("memory", "MiB after a day", name, peer.server.memory())
+                if peer is None:
+                    direct = read
+                    add("S6", "searches that a cache without a flaw leaves", name, told["least"])
+                    continue
+                add("S6", SAVED, name, direct / read)
+                add("S6", CPU, name, (peer.server.cpu() - cpu) / DAY * 1e6)
+                add("memory", "MiB after a day", name, peer.server.memory())
 
     def open_streams(self, start: dict[str, Callable[[], Peer]]) -> None:
         """S7, each time with a fresh process: what an allocator keeps would hide what a stream takes."""
@@ -376,6 +452,13 @@ class Lab:
                     self.results.add("S7", ERRORS, name, told["errors"])
                 finally:
                     peer.server.stop()
+
+
+def day_command(load: Path, address: str, seed: int) -> list[str]:
+    """A day of S6, always the same for the same seed."""
+    command = [str(load), "day", "--to", address, "--chat", "/live/openai/v1/chat/completions"]
+    command += ["--vector", "/live/vector", "--requests", str(DAY), "--seed", str(seed), "--header", KEY]
+    return command
 
 
 def versions() -> dict[str, str]:

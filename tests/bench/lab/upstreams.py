@@ -42,7 +42,7 @@ class Upstreams:
         # Searches have ports of their own. Were there one for everything, to Pillion every POST would be a write that
         # may change what searches find: services that share an authority share its store.
         self.fast, self.vector, self.tls, self.live, self.live_vector = free_ports(5)
-        chat, search = wire.chat_answer(), wire.search_answer()
+        chat, search, small = wire.chat_answer(), wire.search_answer(), wire.small_answer()
         # A word of nginx's configuration is at most 4 KB long.
         pieces = [search[1][at : at + 2000] for at in range(0, len(search[1]), 2000)]
         variables = "\n".join(f"set $piece{n} '{piece}';" for n, piece in enumerate(pieces))
@@ -51,6 +51,7 @@ class Upstreams:
   client_max_body_size 50m; client_body_buffer_size 512k;
   location = /count {{ stub_status; }}
   location ~ /chat/completions$ {{ return 200 '{chat[0]}$request_id{chat[1]}'; }}
+  location ~ /query/small$ {{ return 200 '{small[0]}$request_id{small[1]}'; }}
   location ~ /query {{ {variables} return 200 '{search_text}'; }}
   location / {{ return 404; }}"""
         config = folder / "nginx.conf"

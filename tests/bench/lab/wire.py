@@ -9,6 +9,9 @@ from pathlib import Path
 SECRET = "sk-" + secrets.token_hex(32)
 CHAT_ANSWER = 1536
 SEARCH_ANSWER = 8192
+SMALL_ANSWER = 256
+#: Stands in a search for a number of seven digits: whoever sends it puts one there.
+ANY = "#######"
 
 
 def _vector(seed: int, length: int) -> list[float]:
@@ -22,24 +25,22 @@ def search(seed: int, length: int) -> bytes:
     return json.dumps(body).encode()
 
 
-def chat(messages: int, each: int, stream: bool = False) -> bytes:
+def any_search(length: int) -> bytes:
+    """Ten million different searches, by what stands for [`ANY`]."""
+    body = {"vector": _vector(1, length), "topK": 5, "includeMetadata": True, "filter": f"id = {ANY}"}
+    return json.dumps(body).encode()
+
+
+PROSE = "the bot said that every answer is somewhere in an index".split()
+
+
+def chat(messages: int, each: int, stream: bool = False, dense: bool = False) -> bytes:
+    """A conversation of prose: a new line every sixteen words, a quotation every forty. Dense: three words of fourteen are
+    a new line, a quotation or not ASCII, as in code and in most languages."""
     texts = random.Random(messages)
-    words = [
-        "the",
-        "bot",
-        "said",
-        "that",
-        "every",
-        "answer",
-        "is",
-        "somewhere",
-        "in",
-        "an",
-        "index",
-        "\n",
-        '"so"',
-        "ünd",
-    ]
+    words = PROSE * 58 + ["\n"] * 44 + ['"so"'] * 18
+    if dense:
+        words = [*PROSE, "\n", '"so"', "ünd"]
 
     def text(role: str) -> str:
         made = ""
@@ -61,8 +62,15 @@ def bodies(folder: Path) -> dict[str, list[Path]]:
     """Writes every content that is sent, by name."""
     sets = {
         "chat-1k": [chat(5, 233)],
+        "chat-10k": [chat(5, 2500)],
+        "chat-100k": [chat(5, 25_000)],
+        "chat-1000k": [chat(5, 250_000)],
+        "chat-20": [chat(20, 970)],
         "chat-200k": [chat(200, 970)],
+        "chat-200k-dense": [chat(200, 970, dense=True)],
+        "chat-2000": [chat(2000, 970)],
         "chat-stream": [chat(5, 233, stream=True)],
+        "search-any": [any_search(256)],
         "search-3k": [search(seed, 256) for seed in range(100)],
         "search-18k": [search(1000 + seed, 1536) for seed in range(100)],
     }
@@ -82,6 +90,11 @@ def chat_answer() -> tuple[str, str]:
     after = '","object":"chat.completion","created":1700000000,"model":"gpt-4o","choices":[{"index":0,"message":'
     after += '{"role":"assistant","content":"%s"},"finish_reason":"stop"}],' + usage
     return before, after % ("x" * (CHAT_ANSWER - len(before) - len(after) + 2 - 32))
+
+
+def small_answer() -> tuple[str, str]:
+    before, after = '{"serial":"', '","result":[{"id":"0","score":0.9,"metadata":{"text":"%s"}}]}'
+    return before, after % ("y" * (SMALL_ANSWER - 32 - len(before) - len(after) + 2))
 
 
 def search_answer() -> tuple[str, str]:

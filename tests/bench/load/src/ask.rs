@@ -1,5 +1,6 @@
 //! Requests on a schedule, and many at once.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,5 +99,42 @@ pub(crate) fn herd(options: &Options) -> Result<(), Failure> {
         }
     }
     println!("{{{},\"errors\":{errors}}}", samples.members("delay"));
+    Ok(())
+}
+
+/// `--count` different requests, each once: the seven `#` in the content are the number of each.
+pub(crate) fn fill(options: &Options) -> Result<(), Failure> {
+    const MARK: &[u8] = b"#######";
+    let to = options.text("to")?.to_owned();
+    let request = options.request()?;
+    let mark = request.windows(MARK.len()).position(|window| window == MARK).ok_or("nothing to number")?;
+    let count: usize = options.number("count", 1000)?;
+    let connections: usize = options.number("connections", 32)?;
+    let next = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..connections)
+        .map(|_| {
+            let (to, mut request, next) = (to.clone(), request.clone(), Arc::clone(&next));
+            thread::spawn(move || -> Result<usize, Failure> {
+                let mut connection = Connection::to(&to)?;
+                let mut errors = 0;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return Ok(errors);
+                    }
+                    request[mark..mark + MARK.len()].copy_from_slice(format!("{number:07}").as_bytes());
+                    connection.write(&request)?;
+                    let head = connection.head()?;
+                    connection.content(&head, |_| ())?;
+                    errors += usize::from(head.status() != 200);
+                }
+            })
+        })
+        .collect();
+    let mut errors = 0;
+    for thread in threads {
+        errors += thread.join().map_err(|_| "a thread panicked")??;
+    }
+    println!("{{\"asked\":{count},\"errors\":{errors}}}");
     Ok(())
 }

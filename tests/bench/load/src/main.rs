@@ -1,6 +1,6 @@
 //! Drives and feeds what the lab measures: plain threads and blocking sockets, one JSON line of figures on stdout.
 //!
-//! `upstream` answers; `rate`, `streams`, `herd`, `hold` and `day` ask. Every one of them is bounded in connections
+//! `upstream` answers; `rate`, `streams`, `herd`, `hold`, `fill` and `day` ask. Every one of them is bounded in connections
 //! and in time. What wrk does well (as many requests as possible) is left to wrk.
 
 mod ask;
@@ -24,8 +24,9 @@ fn main() -> ExitCode {
         "herd" => ask::herd(&options),
         "streams" => streams::streams(&options),
         "hold" => streams::hold(&options),
+        "fill" => ask::fill(&options),
         "day" => day::day(&options),
-        _ => Err("usage: bench-load upstream|rate|herd|streams|hold|day --to ADDRESS ...".into()),
+        _ => Err("usage: bench-load upstream|rate|herd|streams|hold|fill|day --to ADDRESS ...".into()),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
