@@ -2,6 +2,8 @@
 
 use http::HeaderValue;
 
+use super::text::Text;
+
 /// What the cache did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheStatus {
@@ -66,15 +68,10 @@ impl CacheStatus {
     pub fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             CacheStatus::Hit { ttl } => {
-                const BEGIN: &[u8; 18] = b"pillion; hit; ttl=";
-                let (mut text, mut digits) = ([0; 38], [0; 20]);
-                let ttl = itoa(ttl, &mut digits).as_bytes();
-                let (begin, rest) = text.split_at_mut(BEGIN.len());
-                begin.copy_from_slice(BEGIN);
-                rest.iter_mut().zip(ttl).for_each(|(place, digit)| *place = *digit);
-                let written =
-                    text.get(..BEGIN.len() + ttl.len()).and_then(|t| HeaderValue::from_bytes(t).ok());
-                return written.unwrap_or(HeaderValue::from_static("pillion; hit"));
+                let mut text = Text::default();
+                text.push("pillion; hit; ttl=");
+                text.digits(ttl, 1);
+                return text.value().unwrap_or(HeaderValue::from_static("pillion; hit"));
             }
             CacheStatus::Miss { stored: true } => "pillion; fwd=miss; stored",
             CacheStatus::Miss { stored: false } => "pillion; fwd=miss",
@@ -87,20 +84,6 @@ impl CacheStatus {
             CacheStatus::Bypass(Bypass::Encoded) => "pillion; fwd=bypass; detail=encoded",
         })
     }
-}
-
-/// Decimal digits of a number, in the buffer given.
-fn itoa(mut number: u64, buffer: &mut [u8; 20]) -> &str {
-    let mut start = buffer.len();
-    for place in buffer.iter_mut().rev() {
-        *place = b'0' + (number % 10) as u8;
-        number /= 10;
-        start -= 1;
-        if number == 0 {
-            break;
-        }
-    }
-    buffer.get(start..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or("0")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! like one that read its answer to the last byte.
 
 mod cache_status;
+mod text;
 mod timing;
 mod usage;
 

@@ -84,12 +84,11 @@ impl From<Error> for Forwarded {
 impl Outbound {
     /// The request for one attempt; `None` when its content is gone: what streams cannot be sent twice.
     fn attempt(&mut self) -> Option<Request<Outgoing>> {
-        let body = match &self.content {
-            Some(Content::Whole(content)) => Outgoing::full(content.clone()),
-            _ => match self.content.take()? {
-                Content::Streaming { prefix, rest } => Outgoing::streaming(prefix, rest),
-                Content::Whole(content) => Outgoing::full(content),
-            },
+        let body = if let Some(whole) = self.whole() {
+            Outgoing::full(whole.clone())
+        } else {
+            let Some(Content::Streaming { prefix, rest }) = self.content.take() else { return None };
+            Outgoing::streaming(prefix, rest)
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();

@@ -14,6 +14,7 @@ mod headers;
 mod pieces;
 mod route;
 mod search;
+mod storing;
 mod trim;
 mod write;
 
@@ -27,7 +28,6 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -47,7 +47,8 @@ use content::{Buffers, Content, Held};
 use forward::{Answer, Forwarded, Outbound, Terms, forward};
 use headers::{CacheAsk, Seen};
 use route::{Found, Route, Table};
-use search::{Cache, Fetch, NotStored, may_look_up};
+use search::{Cache, Fetch, may_look_up};
+use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::write;
 
@@ -235,24 +236,24 @@ impl Proxy {
         let mut outbound = self.outbound(route, head, &seen, rule, content);
         // Nothing is ever stored of an upstream without fences.
         let fenced = route.plan.fenced;
-        let asked = match (&rule.action, route.names(found)) {
+        let look_up = match (&rule.action, route.names(found)) {
             (Action::Cache(policy), Some(names)) if fenced && may_look_up(&seen, &outbound, exchange) => {
                 Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
             }
             _ => None,
         };
         let refresh = asks.cache == CacheAsk::Refresh;
-        if let Some((_, key)) = &asked
+        if let Some((_, key)) = &look_up
             && !refresh
             && let Some(answer) = self.cache.stored(*key, exchange)
         {
             return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
         }
 
-        outbound.uri = upstream_uri(&route.plan, raw_path, &uri)?;
+        outbound.uri = route.upstream_uri(raw_path, uri.query())?;
         outbound.reservation = reservation;
         outbound.timer = timer;
-        let forwarded = match (&rule.action, asked) {
+        let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
                 let scope = self.scope(route, rule, &outbound, &path);
@@ -370,16 +371,6 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
         }
     }
     forwarded
-}
-
-/// Where the request goes: the upstream's base path, then what is left of the path, byte for byte.
-fn upstream_uri(plan: &Plan, raw_path: &str, received: &Uri) -> Result<Uri, Error> {
-    let base = plan.upstream.base_path.as_str();
-    let slash = if base.is_empty() && raw_path.is_empty() { "/" } else { "" };
-    let (mark, query) = received.query().map_or(("", ""), |query| ("?", query));
-    let text = [base, raw_path, slash, mark, query].concat();
-    let malformed = |_| Error::new(Kind::Malformed, "the path cannot be forwarded");
-    PathAndQuery::from_maybe_shared(text).map(Uri::from).map_err(malformed)
 }
 
 /// A failure of ours as an answer in the route's dialect.

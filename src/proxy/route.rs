@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
 use crate::cache::key::{Keyring, Names};
@@ -81,6 +82,16 @@ impl Route {
             None if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) => RuleRef::Safe,
             None => RuleRef::Unsafe,
         }
+    }
+
+    /// Where a request goes: the upstream's base path, then what is left of the path, byte for byte.
+    pub(crate) fn upstream_uri(&self, raw_path: &str, query: Option<&str>) -> Result<Uri, Error> {
+        let base = self.plan.upstream.base_path.as_str();
+        let slash = if base.is_empty() && raw_path.is_empty() { "/" } else { "" };
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+        let text = [base, raw_path, slash, mark, query].concat();
+        let malformed = |_| Error::new(Kind::Malformed, "the path cannot be forwarded");
+        PathAndQuery::from_maybe_shared(text).map(Uri::from).map_err(malformed)
     }
 
     /// The names of the levels of a rule's scope in this path. A level that cannot be told ends it with `None`.

@@ -4,26 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::timeout_at;
 
 use super::content::Held;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
-use super::headers::{self, CacheAsk, Seen};
+use super::headers::{CacheAsk, Seen};
 use super::route::Route;
+use super::storing::{NotStored, is_shareable, store};
 use crate::cache::fence::{Fences, Scope, Stamp};
 use crate::cache::flight::Flights;
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::memo::Memo;
 use crate::cache::store::{Hit, Store};
-use crate::cache::{Policy, StoreIf};
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
-use crate::json;
 use crate::plan::{Action, StopSdk};
 
-/// Fields that a stored answer gets on its way out: `Age`, and those of the exchange.
-const GIVEN_FIELDS: usize = 6;
 /// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
 const MEMO_SHARE: u64 = 16;
 
@@ -67,31 +64,6 @@ enum Brought {
     /// An answer that only one of them can have: too large to hold, or not to be shared. The others ask for themselves.
     ForOne(Mutex<Option<Box<Answer>>>),
     Failed(Error),
-}
-
-/// Why an answer was not stored: a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotStored {
-    /// Not a 200.
-    Status,
-    /// Larger than `max_entry`, or the connection's end is its only end.
-    Incomplete,
-    /// Encoded although `identity` was asked for.
-    Encoded,
-    /// `Set-Cookie`, or `no-store` from the upstream (RFC 9111 section 5.2.2.5).
-    Forbidden,
-    /// `Vary` names a field that is not part of the key.
-    Vary,
-    /// The content does not look like success, or is empty.
-    Content,
-    /// A write came between, is under way, or the store still settles.
-    Write,
-}
-
-impl NotStored {
-    /// The labels, in the order of the variants.
-    pub(crate) const WORDS: [&'static str; 7] =
-        ["status", "incomplete", "encoded", "forbidden", "vary", "content", "write"];
 }
 
 impl Cache {
@@ -261,84 +233,6 @@ async fn fetch(
     Arc::new(Fetched { attempts, stored, stop_sdk, hurried, brought })
 }
 
-/// Whether an answer may go to anybody but who asked for it: to those who wait for it, and to those who come later.
-fn is_shareable(answer: &Answer, policy: &Policy) -> Result<(), NotStored> {
-    let headers = &answer.head.headers;
-    let no_store = headers.get_all(header::CACHE_CONTROL).iter().any(says_no_store);
-    if no_store || headers.contains_key(header::SET_COOKIE) {
-        return Err(NotStored::Forbidden);
-    }
-    if !headers.get_all(header::VARY).iter().all(|vary| is_in_key(vary, policy)) {
-        return Err(NotStored::Vary);
-    }
-    Ok(())
-}
-
-/// Stores an answer if everything speaks for it.
-fn store(entries: &Store, policy: &Policy, answer: &Answer, key: Key, stamp: Stamp) -> Result<(), NotStored> {
-    let headers = &answer.head.headers;
-    if answer.head.status != StatusCode::OK {
-        return Err(NotStored::Status);
-    }
-    let Held::Whole(content) = &answer.content else { return Err(NotStored::Incomplete) };
-    if !answer.framed || content.len() > policy.max_entry {
-        return Err(NotStored::Incomplete);
-    }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(NotStored::Encoded);
-    }
-    if !looks_like_success(content, &policy.store_if) {
-        return Err(NotStored::Content);
-    }
-    let mut kept: HeaderMap = headers
-        .iter()
-        .filter(|(name, _)| headers::is_stored(name))
-        .filter_map(|(name, value)| Some((name.clone(), copied(value)?)))
-        .collect();
-    // What is said of the exchange comes to each copy: its table must not have to grow for that every time.
-    kept.reserve(GIVEN_FIELDS);
-    if entries.put(key, stamp, policy.ttl, kept, content) { Ok(()) } else { Err(NotStored::Write) }
-}
-
-fn says_no_store(value: &HeaderValue) -> bool {
-    value.as_bytes().split(|byte| *byte == b',').any(|d| d.trim_ascii().eq_ignore_ascii_case(b"no-store"))
-}
-
-/// A value of its own. As received it is a slice of all that was read with it, which would stay in memory as long.
-fn copied(value: &HeaderValue) -> Option<HeaderValue> {
-    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
-    copy.set_sensitive(value.is_sensitive());
-    Some(copy)
-}
-
-/// Whether every field that `Vary` names is part of the key. The coding is not: `identity` was asked for.
-fn is_in_key(vary: &HeaderValue, policy: &Policy) -> bool {
-    vary.to_str().is_ok_and(|names| {
-        names.split(',').map(str::trim).filter(|name| !name.is_empty()).all(|name| {
-            let is = |known: &HeaderName| known.as_str().eq_ignore_ascii_case(name);
-            is(&header::ACCEPT_ENCODING) || policy.vary.iter().chain(&policy.credentials).any(is)
-        })
-    })
-}
-
-/// Whether the content's top-level members are those of a success worth keeping.
-fn looks_like_success(content: &[u8], expected: &StoreIf) -> bool {
-    let StoreIf { present, absent, non_empty } = expected;
-    if present.is_empty() && absent.is_empty() && non_empty.is_empty() {
-        return true;
-    }
-    let (mut found, mut refused) = (vec![false; present.len()], false);
-    let read = json::top_level(content, |name, value| {
-        for (found, _) in found.iter_mut().zip(present).filter(|(_, expected)| name.is(expected)) {
-            *found = true;
-        }
-        refused |= absent.iter().any(|unwanted| name.is(unwanted));
-        let value = content.get(value).unwrap_or_default();
-        refused |= non_empty.iter().any(|filled| name.is(filled)) && json::is_empty_array(value);
-    });
-    read.is_ok() && !refused && found.iter().all(|found| *found)
-}
-
 fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = status;
@@ -360,48 +254,4 @@ pub(super) fn may_look_up(seen: &Seen, outbound: &Outbound, exchange: &mut Excha
     };
     exchange.cache = Some(CacheStatus::Bypass(why));
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn success_is_told_by_members() {
-        let expected = StoreIf {
-            present: vec!["result".into()],
-            absent: vec!["error".into()],
-            non_empty: vec!["result".into()],
-        };
-        for (content, success) in [
-            (r#"{"result":[{"id":"a"}]}"#, true),
-            (r#"{"result":[]}"#, false),
-            (r#"{"result":[ ]}"#, false),
-            (r#"{"error":"x","result":[1]}"#, false),
-            (r#"{"\u0065rror":"x","result":[1]}"#, false),
-            (r#"[{"result":[1]}]"#, false),
-            ("", false),
-            (r#"{"result":[1]"#, false),
-        ] {
-            assert_eq!(looks_like_success(content.as_bytes(), &expected), success, "{content}");
-        }
-        assert!(looks_like_success(b"anything", &StoreIf::default()));
-    }
-
-    #[test]
-    fn what_is_stored_keeps_nothing_else_in_memory() {
-        // As hyper reads it: a field is a slice of all that came with it.
-        let read = Bytes::from(vec![b'v'; 8192]);
-        let received = HeaderValue::from_maybe_shared(read.slice(100..110)).unwrap();
-        assert!(read.as_ptr_range().contains(&received.as_bytes().as_ptr()), "nothing is told by this test");
-        let stored = copied(&received).unwrap();
-        assert_eq!(stored, received);
-        assert!(!read.as_ptr_range().contains(&stored.as_bytes().as_ptr()));
-    }
-
-    #[test]
-    fn no_store_is_obeyed_and_no_cache_is_not() {
-        assert!(says_no_store(&HeaderValue::from_static("private, No-Store")));
-        assert!(!says_no_store(&HeaderValue::from_static("no-cache, max-age=0")));
-    }
 }

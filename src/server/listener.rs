@@ -168,6 +168,7 @@ impl<H: Handler> Http<H> {
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
+                // Fields: a hundred, hyper's own limit. To ask for a number takes it an allocation for every head.
                 .max_header_size(MAX_HEAD)
                 .max_buf_size(MAX_BUFFER)
                 // A client that closes its sending side has left: its upstream call is cancelled.

@@ -174,6 +174,7 @@ async fn handshake_http1<S>(stream: S, target: &Target) -> Result<Connection, Er
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    // Fields of an answer: a hundred, hyper's own limit. To ask for a number takes it an allocation for every head.
     let (mut sender, connection) = http1::Builder::new()
         .handshake(TokioIo::new(stream))
         .await
