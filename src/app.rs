@@ -203,7 +203,13 @@ fn is_any_port(address: &Address) -> bool {
 pub fn run(app: App) -> Result<(), StartError> {
     let threads = app.config.workers.max(1);
     // One worker has nobody to steal from, and is the cheaper for not looking.
-    let conf = ServerConf { threads, work_stealing: threads > 1, ..ServerConf::default() };
+    let conf = ServerConf {
+        threads,
+        work_stealing: threads > 1,
+        // Its handshakes' timeouts are tokio's: its own keep a thread that wakes a hundred times a second.
+        fast_timeout_to_tokio_threshold_seconds: Some(0),
+        ..ServerConf::default()
+    };
     let drain = app.drain.clone();
     let failure = Arc::new(std::sync::Mutex::new(None));
     let mut server = Server::new_with_opt_and_conf(None, conf);

@@ -27,4 +27,3 @@ pub mod body;
 
 pub mod error;
 pub mod json;
-pub mod timer;

@@ -9,11 +9,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind};
 use crate::plan::Limits;
-use crate::timer::Timer;
 use crate::upstream::ResponseBody;
 
 /// Room made for content that is announced, as a multiple of what has come of it.
@@ -82,7 +81,6 @@ pub(crate) async fn read(
     buffers: &Arc<Buffers>,
     idle: Duration,
     deadline: Instant,
-    timer: &mut Timer,
 ) -> Result<(Content, Option<Reservation>), Error> {
     if incoming.is_end_stream() {
         return Ok((Content::Whole(Bytes::new()), None));
@@ -96,7 +94,7 @@ pub(crate) async fn read(
     }
     let mut reservation = buffers.reserve();
     let mut whole = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle), timer).await? {
+    while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle)).await? {
         let len = (whole.len() + chunk.len()) as u64;
         // As it comes, not as it is announced: a client that sends nothing holds nothing.
         let fits = reservation.grow(chunk.len() as u64);
@@ -124,13 +122,9 @@ pub(crate) async fn read(
     Ok((Content::Whole(whole.freeze()), Some(reservation)))
 }
 
-async fn next_chunk(
-    incoming: &mut Incoming,
-    until: Instant,
-    timer: &mut Timer,
-) -> Result<Option<Bytes>, Error> {
+async fn next_chunk(incoming: &mut Incoming, until: Instant) -> Result<Option<Bytes>, Error> {
     loop {
-        let Ok(frame) = timer.within(until, incoming.frame()).await else {
+        let Ok(frame) = timeout_at(until, incoming.frame()).await else {
             return Err(Error::new(Kind::RequestTimeout, "the request's content stopped coming"));
         };
         match frame {
@@ -157,19 +151,14 @@ pub(crate) enum Held {
 }
 
 /// Reads a response's content up to `limit` bytes, and not beyond `until`.
-pub(crate) async fn hold(
-    mut body: ResponseBody,
-    limit: usize,
-    until: Instant,
-    timer: &mut Timer,
-) -> Result<Held, Error> {
+pub(crate) async fn hold(mut body: ResponseBody, limit: usize, until: Instant) -> Result<Held, Error> {
     let announced = body.size_hint().exact().unwrap_or(0);
     if exceeds(announced, limit as u64) {
         return Ok(Held::Streaming { prefix: Vec::new(), rest: body });
     }
     let (mut chunks, mut len) = (Vec::new(), 0);
     loop {
-        let frame = match timer.within(until, body.frame()).await {
+        let frame = match timeout_at(until, body.frame()).await {
             Ok(Some(frame)) => frame?,
             Ok(None) => return Ok(Held::Whole(join(chunks, len))),
             Err(_) => return Ok(Held::Streaming { prefix: chunks, rest: body }),

@@ -17,7 +17,6 @@ use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
 use crate::plan::StopSdk;
 use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
-use crate::timer::Timer;
 use crate::upstream::{Failed, Phase};
 
 /// Content of an error answer that is read before deciding about it, in bytes: enough for any provider's, and it frees
@@ -40,7 +39,6 @@ pub(super) struct Outbound {
     pub(super) reservation: Option<Reservation>,
     /// Closed when nobody waits for the answer any more, for requests that are seen to their end all the same.
     pub(super) asked: Option<oneshot::Receiver<()>>,
-    pub(super) timer: Timer,
 }
 
 /// What one request allows.
@@ -128,7 +126,7 @@ pub(super) async fn forward(
     loop {
         let begun = Instant::now();
         let request = outbound.attempt();
-        let outcome = attempt(route, request, terms, begun, &mut outbound.timer).await;
+        let outcome = attempt(route, request, terms, begun).await;
         let waited = begun.elapsed();
         attempts.count += 1;
         attempts.upstream += waited;
@@ -187,10 +185,9 @@ async fn attempt(
     mut request: Option<Request<Outgoing>>,
     terms: &Terms,
     begun: Instant,
-    timer: &mut Timer,
 ) -> Result<Answer, Failed> {
     let timeouts = &route.rule(terms.rule).timeouts;
-    let response = route.upstream.send(&mut request, timeouts, terms.deadline, begun, timer).await?;
+    let response = route.upstream.send(&mut request, timeouts, terms.deadline, begun).await?;
     let (mut head, body) = response.into_parts();
     let framed = is_framed(&mut head)?;
     let judged = retry::retryable_status(head.status) || head.status == StatusCode::BAD_REQUEST;
@@ -205,7 +202,7 @@ async fn attempt(
         let content = Held::Streaming { prefix: Vec::new(), rest: body };
         return Ok(Answer { head, content, framed, write: None });
     }
-    match content::hold(body, hold, until, timer).await {
+    match content::hold(body, hold, until).await {
         Ok(Held::Streaming { .. }) if head.status.is_success() && Instant::now() >= terms.deadline => {
             let detail = "the response was not complete in time";
             Err(Failed { error: Error::new(Kind::ResponseTimeout, detail), phase: Phase::Deadline })

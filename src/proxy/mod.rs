@@ -40,7 +40,6 @@ use crate::exchange::{Bypass, CacheStatus, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
 use crate::plan::{Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
-use crate::timer::Timer;
 use crate::upstream::Tls;
 use crate::window;
 use content::{Buffers, Content, Held};
@@ -217,10 +216,8 @@ impl Proxy {
         let asks = seen.asks;
         let total = asks.client_timeout.map_or(rule.timeouts.total, |t| t.min(rule.timeouts.total));
         let deadline = exchange.started() + total;
-        let mut timer = Timer::default();
         let (limits, idle) = (&route.plan.limits, rule.timeouts.idle);
-        let (content, reservation) =
-            content::read(incoming, limits, &self.buffers, idle, deadline, &mut timer).await?;
+        let (content, reservation) = content::read(incoming, limits, &self.buffers, idle, deadline).await?;
         if let (Content::Streaming { .. }, Some(series)) = (&content, exchange.series()) {
             series.body_streamed();
         }
@@ -252,7 +249,6 @@ impl Proxy {
 
         outbound.uri = route.upstream_uri(raw_path, uri.query())?;
         outbound.reservation = reservation;
-        outbound.timer = timer;
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
@@ -301,7 +297,6 @@ impl Proxy {
             content: Some(content),
             reservation: None,
             asked: None,
-            timer: Timer::default(),
         }
     }
 

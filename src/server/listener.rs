@@ -34,7 +34,7 @@ use crate::plan::Address;
 /// Bytes of a request's head, at most; more are answered 431.
 const MAX_HEAD: usize = 64 * 1024;
 /// Bytes read ahead on a connection, at most.
-const MAX_BUFFER: usize = 128 * 1024;
+const MAX_BUFFER: usize = 256 * 1024;
 /// A connection whose next request head is not complete by then is closed. It counts from the end of the last
 /// exchange, so it is the keep-alive time too: longer than any official SDK keeps a connection (Chroma's 40 s).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);

@@ -15,11 +15,10 @@ use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
-use crate::timer::Timer;
 use connect::Connection;
 use pool::{Lease, Pool};
 
@@ -111,13 +110,12 @@ impl Upstream {
         timeouts: &Timeouts,
         deadline: Instant,
         now: Instant,
-        timer: &mut Timer,
     ) -> Result<Response<ResponseBody>, Failed> {
         loop {
             let mut lease = match self.pool.checkout(now) {
                 Some(lease) => lease,
                 // Boxed: it is rare, and would make the future of every request several kilobytes larger.
-                None => Box::pin(self.connect(timeouts, deadline, timer)).await?,
+                None => Box::pin(self.connect(timeouts, deadline)).await?,
             };
             let reused = lease.reused;
             let Some(sending) = request.take() else { return Err(self.lost()) };
@@ -128,7 +126,7 @@ impl Upstream {
                 false => Instant::now() + timeouts.first_byte,
             };
             let sent = lease.connection.send(sending, &self.target, &self.host);
-            match timer.within(limit.min(deadline), sent).await {
+            match timeout_at(limit.min(deadline), sent).await {
                 Ok(Ok(response)) => {
                     return Ok(response.map(|incoming| ResponseBody::new(incoming, timeouts.idle, lease)));
                 }
@@ -152,14 +150,9 @@ impl Upstream {
         Failed { error: Error::new(Kind::Internal, detail), phase: Phase::Sent }
     }
 
-    async fn connect(
-        &self,
-        timeouts: &Timeouts,
-        deadline: Instant,
-        timer: &mut Timer,
-    ) -> Result<Lease, Failed> {
+    async fn connect(&self, timeouts: &Timeouts, deadline: Instant) -> Result<Lease, Failed> {
         let limit = Instant::now() + timeouts.connect;
-        let connected = timer.within(limit.min(deadline), Connection::open(&self.target, &self.tls)).await;
+        let connected = timeout_at(limit.min(deadline), Connection::open(&self.target, &self.tls)).await;
         let connection = match connected {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(Failed { error, phase: Phase::NeverSent }),
