@@ -26,6 +26,22 @@ async fn an_idle_one_leaves_at_once_with_0() {
     }
 }
 
+/// pingora's timer is a thread that wakes a hundred times a second from its first use on: a sidecar is idle most of the
+/// day.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn no_thread_wakes_without_work() {
+    let folder = Folder::new();
+    let mut pillion = Running::start(&folder, &one_route(([127, 0, 0, 1], 9).into(), ""), &[]).await;
+    let (data, admin) = (pillion.data().await, pillion.admin().await);
+    assert_eq!((get(data, "/openai/v1/models").await.0, get(admin, "/readyz").await.0), (502, 200));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pillion.id())).unwrap();
+    let names: Vec<String> =
+        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("pillion")), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("Timer")), "{names:?}");
+}
+
 /// Asks `/readyz` until it says so. Nothing else tells that the signal has arrived.
 async fn not_ready(pillion: &mut Running) {
     let admin = pillion.admin().await;

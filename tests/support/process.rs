@@ -144,9 +144,14 @@ impl Running {
         self.address("admin").await
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it still runs")
+    }
+
     /// Sends a signal by its name (`TERM`). There is no safe call for it in std, and every system has a shell.
     pub(crate) async fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it still runs");
+        let id = self.id();
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().await.unwrap();
         assert!(sent.success());
     }
