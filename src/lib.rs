@@ -27,4 +27,5 @@ pub mod body;
 
 pub mod error;
 pub mod json;
+pub mod shard;
 pub mod timer;

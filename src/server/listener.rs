@@ -158,8 +158,9 @@ impl<H: Handler> Http<H> {
     async fn drive(self: Arc<Self>, stream: Stream, mut stop: ShutdownWatch) {
         // Accepted while the listener closed: served, but for one request only.
         let mut stopping = *stop.borrow_and_update();
+        // By reference: a count of references would be written to by the threads of all connections.
+        let handler = &*self.handler;
         let service = service_fn(|request| {
-            let handler = Arc::clone(&self.handler);
             // Boxed, so that its room is given back with the answer's head: hyper keeps that of the service's own future
             // while the answer streams, and until the connection ends.
             Box::pin(async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) })
