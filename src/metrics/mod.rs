@@ -161,6 +161,11 @@ impl Metrics {
         Self { shards: self.shards.resized(threads), ..self }
     }
 
+    /// How many threads count apart.
+    pub fn shards(&self) -> usize {
+        self.shards.shards()
+    }
+
     fn here(&self) -> &Shard {
         self.shards.here(|| Shard::new(&self.labels))
     }
@@ -205,7 +210,7 @@ impl Metrics {
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metrics").field("shards", &self.shards.shards()).finish_non_exhaustive()
+        f.debug_struct("Metrics").field("shards", &self.shards()).finish_non_exhaustive()
     }
 }
 

@@ -355,7 +355,7 @@ fn shards_are_told_as_one() {
             let all: Vec<_> = apart.shards.iter().collect();
             for (thread, shard) in (0..8).zip(all.into_iter().cycle()) {
                 scope.spawn(move || {
-                    (thread * EACH..(thread + 1) * EACH).for_each(|number| count(shard, number))
+                    (thread * EACH..(thread + 1) * EACH).for_each(|number| count(shard, number));
                 });
             }
         });
@@ -369,17 +369,17 @@ fn what_moves_to_another_thread_leaves_where_it_entered() {
     let metrics = sharded(2);
     let in_flight = || {
         let text = metrics.gather(Gauges::default());
-        samples(&text)[r#"pillion_in_flight{operation="chat",route="openai"}"#]
+        samples(&text)[r#"pillion_in_flight{operation="chat",route="openai"}"#] as i64
     };
     let enter = || (0..10).map(|_| metrics.series(0, CHAT).enter()).collect::<Vec<_>>();
     std::thread::scope(|scope| {
         let entered = [scope.spawn(enter), scope.spawn(enter)].map(|thread| thread.join().unwrap());
-        assert_eq!(in_flight(), 20.0);
+        assert_eq!(in_flight(), 20);
         for entered in entered {
             scope.spawn(move || drop(entered));
         }
     });
-    assert_eq!(in_flight(), 0.0);
+    assert_eq!(in_flight(), 0);
     for shard in metrics.shards.iter() {
         let families = merge::gather([&shard.registry]);
         let family = families.iter().find(|family| family.name() == "pillion_in_flight").unwrap();

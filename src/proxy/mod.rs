@@ -120,7 +120,7 @@ impl Proxy {
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
         // Never freed, and so without a reference count that the threads of all requests would write to.
         let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
-        let buffers = Buffers::new(budgets.buffers);
+        let buffers = Buffers::new(budgets.buffers, metrics.shards());
         Ok(Self {
             tables,
             cache: Arc::new(cache),
