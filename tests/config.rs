@@ -161,6 +161,33 @@ fn layers_lie_in_their_order() {
 }
 
 #[test]
+fn embeddings_have_a_lifetime_and_a_switch_of_their_own() {
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    for (route, rest, env, ttl) in [
+        ("", "", "", hours(24)),
+        ("", "", "false", hours(24)),
+        (", cache: {embeddings_ttl: 2h, ttl: 1s}", "defaults: {cache: {embeddings_ttl: 3h}}", "", hours(2)),
+        ("", "defaults: {cache: {embeddings_ttl: 3h}}", "", hours(3)),
+        (", cache: {enabled: false}", "", "true", None),
+        ("", "defaults: {cache: {enabled: false}}", "true", None),
+        (", cache: {enabled: true}", "defaults: {cache: {enabled: false}}", "", hours(24)),
+    ] {
+        let text = format!(
+            "version: 1\nroutes: [{{name: a, path: /a, upstream: https://h, preset: openai{route}}}]\n{rest}\n"
+        );
+        let env = [("VECTOR_CACHE_ENABLED", env), ("VECTOR_CACHE_TTL", "9")];
+        let config = parse(&text, &env).unwrap_or_else(|problems| panic!("{problems}"));
+        let found = match &rule(&config.routes[0], "embeddings").action {
+            Action::Embeddings(policy) => Some(policy.ttl),
+            _ => None,
+        };
+        assert_eq!(found, ttl, "{route} {rest}");
+        let shown = config::effective(&config);
+        assert_eq!(shown.contains("action: embeddings\n"), ttl.is_some(), "{shown}");
+    }
+}
+
+#[test]
 fn the_environment_switches_caching_and_the_route_may_refuse() {
     for (route, rest, env, cached) in [
         ("", "", "", true),
@@ -209,7 +236,13 @@ fn the_openai_preset() {
     let responses = rule(plan, "responses");
     assert_eq!(responses.leaves_state, LeavesState::Always);
     assert!(responses.window.is_none());
-    assert_eq!(rule(plan, "embeddings").retry.class, Class::Idempotent);
+    let embeddings = rule(plan, "embeddings");
+    assert_eq!(embeddings.retry.class, Class::Idempotent);
+    let Action::Embeddings(policy) = &embeddings.action else { panic!("embeddings are not cached") };
+    assert_eq!(policy.ttl, Duration::from_secs(86_400));
+    for account in ["authorization", "api-key", "openai-organization", "openai-project"] {
+        assert!(policy.credentials.iter().any(|name| name == account), "{account}");
+    }
     assert!(matches!(plan.unmatched_unsafe.action, Action::Pass));
     assert_eq!(plan.unmatched_unsafe.retry.class, Class::Other);
     assert_eq!(plan.bot_env, ["OPENAI_BASE_URL={url}/v1"]);
@@ -266,6 +299,7 @@ fn what_paths_of_vector_stores_mean() {
         let rule = taken(&config.routes[route], method, &path, query);
         let did = match rule.action {
             Action::Cache(_) => "cache",
+            Action::Embeddings(_) => "embeddings",
             Action::Invalidate(_) => "invalidate",
             Action::Pass => "pass",
         };

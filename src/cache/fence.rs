@@ -88,6 +88,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of what no write can change.
+    pub fn unfenced() -> Self {
+        let generations = [0; MAX_TOUCHED];
+        Self { read: Touched::NONE, generations, settled: true, taken: Instant::now() }
+    }
+
     /// Whether the answer to a request sent now may be stored at all.
     pub fn settled(&self) -> bool {
         self.settled

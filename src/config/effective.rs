@@ -125,8 +125,12 @@ impl Page {
                 let settle = time(settle.0);
                 self.line(4, &format!("action: invalidate # {}, settles in {settle}", scope(&rule.scope)));
             }
-            Action::Cache(policy) => {
-                self.line(4, &format!("action: cache # {}", scope(&rule.scope)));
+            Action::Cache(policy) | Action::Embeddings(policy) => {
+                let action = match &rule.action {
+                    Action::Embeddings(_) => "embeddings".to_owned(),
+                    _ => format!("cache # {}", scope(&rule.scope)),
+                };
+                self.line(4, &format!("action: {action}"));
                 let (ttl, most) = (time(policy.ttl), Size(policy.max_entry as u64));
                 self.line(4, &format!("cache: {{ttl: {ttl}, max_entry: {most}}}"));
             }

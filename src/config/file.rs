@@ -201,10 +201,14 @@ pub(super) enum StopSdk {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cache {
-    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches ever are.
+    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches or embeddings
+    /// ever are.
     pub(super) enabled: Option<bool>,
     /// How long a stored response is fresh.
     pub(super) ttl: Option<Time>,
+    /// How long a stored embedding is fresh. The vector of a text changes only where the provider puts another model
+    /// behind a name.
+    pub(super) embeddings_ttl: Option<Time>,
     /// Larger answers are not stored. 0 is no limit but `memory.cache`.
     pub(super) max_entry: Option<Size>,
 }
@@ -213,10 +217,14 @@ pub(super) struct Cache {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RouteCache {
-    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches ever are.
+    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches or embeddings
+    /// ever are.
     pub(super) enabled: Option<bool>,
     /// How long a stored response is fresh.
     pub(super) ttl: Option<Time>,
+    /// How long a stored embedding is fresh. The vector of a text changes only where the provider puts another model
+    /// behind a name.
+    pub(super) embeddings_ttl: Option<Time>,
     /// Larger answers are not stored. 0 is no limit but `memory.cache`.
     pub(super) max_entry: Option<Size>,
     /// How long after a write the service may still answer searches with what was before: nothing is stored until it
@@ -227,7 +235,12 @@ pub(super) struct RouteCache {
 impl RouteCache {
     /// What it shares with `defaults.cache`.
     pub(super) fn common(&self) -> Cache {
-        Cache { enabled: self.enabled, ttl: self.ttl, max_entry: self.max_entry }
+        Cache {
+            enabled: self.enabled,
+            ttl: self.ttl,
+            embeddings_ttl: self.embeddings_ttl,
+            max_entry: self.max_entry,
+        }
     }
 }
 

@@ -90,11 +90,20 @@ impl Layers<'_> {
         match (self.overrides.cache_enabled, route) {
             (Some(enabled), None | Some(true)) => enabled,
             (_, Some(false)) => false,
-            (None, route) => route
-                .or_else(|| self.defaults.cache.as_ref().and_then(|cache| cache.enabled))
-                .or_else(|| self.built_in.cache.as_ref().and_then(|cache| cache.enabled))
-                .unwrap_or_default(),
+            (None, _) => self.embeddings_enabled(),
         }
+    }
+
+    /// Whether embeddings are cached; the environment speaks of searches only.
+    pub(super) fn embeddings_enabled(&self) -> bool {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.enabled)
+    }
+
+    /// Freshness lifetime of embeddings.
+    pub(super) fn embeddings_ttl(&self) -> Duration {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.embeddings_ttl).0
     }
 
     /// Freshness lifetime; the environment speaks of searches only.

@@ -33,8 +33,7 @@ pub(super) fn resolve(file: &File, env: &Environment, findings: &mut Findings) -
     let mut notes = std::mem::take(&mut overrides.notes);
     let defaults = file.defaults.clone().unwrap_or_default();
     let at = root.key("defaults");
-    let ttl = defaults.cache.as_ref().and_then(|cache| cache.ttl);
-    route::check_numbers(&at, defaults.timeouts.as_ref(), ttl, findings);
+    route::check_numbers(&at, defaults.timeouts.as_ref(), defaults.cache.as_ref(), findings);
     let shared =
         Shared { defaults: &defaults, overrides: &overrides, store_size: memory.cache, listeners: &all };
     let routes = routes(file, &shared, &mut notes, findings);

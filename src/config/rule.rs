@@ -21,7 +21,7 @@ pub(super) struct Rule {
     pub(super) operation: Option<Operation>,
     /// What it means for stored responses. Missing: `pass`.
     pub(super) action: Option<Action>,
-    /// `false`: a rule with `action: cache` passes. For reads that are safe to store but seldom worth it.
+    /// `false`: a rule with `action: cache` or `action: embeddings` passes. For reads that are safe to store but seldom worth it.
     pub(super) enabled: Option<bool>,
     /// The part of the store it reads or changes, outermost level first. Missing: the whole store.
     pub(super) scope: Option<Vec<Level>>,
@@ -68,6 +68,9 @@ pub(super) enum Operation {
 pub(super) enum Action {
     /// May be answered from the store, and stored.
     Cache,
+    /// As `cache`, input by input: a request for embeddings in OpenAI's form. Nothing but `cache.embeddings_ttl` ends
+    /// what is stored, so it has no scope.
+    Embeddings,
     /// Drops what its scope covers.
     Invalidate,
     /// Neither.

@@ -17,6 +17,15 @@ pub enum CacheStatus {
         /// The answer was stored.
         stored: bool,
     },
+    /// Asked upstream for what was not stored of a batch.
+    Batch {
+        /// All that was asked for was stored.
+        stored: bool,
+        /// How many of the batch were stored before.
+        known: u32,
+        /// How many it has.
+        of: u32,
+    },
     /// Shared the answer of an identical request under way.
     Collapsed,
     /// Not looked up, and why.
@@ -36,6 +45,8 @@ pub enum Bypass {
     Settle,
     /// The content was too large to be read.
     Size,
+    /// The content is not of a form that is understood.
+    Content,
     /// The content is encoded, or the request asks for a range.
     Encoded,
 }
@@ -48,7 +59,7 @@ impl CacheStatus {
     pub const fn index(self) -> usize {
         match self {
             CacheStatus::Hit { .. } => 0,
-            CacheStatus::Miss { .. } => 1,
+            CacheStatus::Miss { .. } | CacheStatus::Batch { .. } => 1,
             CacheStatus::Collapsed => 2,
             CacheStatus::Bypass(_) => 3,
         }
@@ -58,7 +69,7 @@ impl CacheStatus {
     pub const fn word(self) -> &'static str {
         match self {
             CacheStatus::Hit { .. } => "hit",
-            CacheStatus::Miss { .. } => "miss",
+            CacheStatus::Miss { .. } | CacheStatus::Batch { .. } => "miss",
             CacheStatus::Collapsed => "collapsed",
             CacheStatus::Bypass(_) => "bypass",
         }
@@ -73,6 +84,18 @@ impl CacheStatus {
                 text.digits(ttl, 1);
                 return text.value().unwrap_or(HeaderValue::from_static("pillion; hit"));
             }
+            CacheStatus::Batch { stored, known, of } => {
+                let mut text = Text::default();
+                text.push("pillion; fwd=miss");
+                text.push(if stored { "; stored" } else { "" });
+                // A string: a token does not begin with a digit (RFC 9211 section 2.8).
+                text.push("; detail=\"");
+                text.digits(u64::from(known), 1);
+                text.push("/");
+                text.digits(u64::from(of), 1);
+                text.push("\"");
+                return text.value().unwrap_or(HeaderValue::from_static("pillion; fwd=miss"));
+            }
             CacheStatus::Miss { stored: true } => "pillion; fwd=miss; stored",
             CacheStatus::Miss { stored: false } => "pillion; fwd=miss",
             CacheStatus::Collapsed => "pillion; fwd=miss; collapsed",
@@ -81,6 +104,7 @@ impl CacheStatus {
             CacheStatus::Bypass(Bypass::Write) => "pillion; fwd=bypass; detail=write",
             CacheStatus::Bypass(Bypass::Settle) => "pillion; fwd=bypass; detail=settle",
             CacheStatus::Bypass(Bypass::Size) => "pillion; fwd=bypass; detail=size",
+            CacheStatus::Bypass(Bypass::Content) => "pillion; fwd=bypass; detail=content",
             CacheStatus::Bypass(Bypass::Encoded) => "pillion; fwd=bypass; detail=encoded",
         })
     }
@@ -96,6 +120,9 @@ mod tests {
         assert_eq!(CacheStatus::Hit { ttl: 0 }.value(), "pillion; hit; ttl=0");
         assert_eq!(CacheStatus::Hit { ttl: u64::MAX }.value(), "pillion; hit; ttl=18446744073709551615");
         assert_eq!(CacheStatus::Miss { stored: true }.value(), "pillion; fwd=miss; stored");
+        let batch = |stored| CacheStatus::Batch { stored, known: 90, of: 100 }.value();
+        assert_eq!(batch(true), "pillion; fwd=miss; stored; detail=\"90/100\"");
+        assert_eq!(batch(false), "pillion; fwd=miss; detail=\"90/100\"");
         assert_eq!(CacheStatus::Bypass(Bypass::Settle).value(), "pillion; fwd=bypass; detail=settle");
     }
 
@@ -104,6 +131,7 @@ mod tests {
         for status in [
             CacheStatus::Hit { ttl: 1 },
             CacheStatus::Miss { stored: false },
+            CacheStatus::Batch { stored: true, known: 1, of: 2 },
             CacheStatus::Collapsed,
             CacheStatus::Bypass(Bypass::Rule),
         ] {

@@ -176,6 +176,8 @@ catalogue! {
         "Requests that asked the cache, by what came of it.";
     cache_not_stored: IntCounterVec = "pillion_cache_not_stored_total", Count, ["route", "operation", "reason"],
         "Answers that could have been stored and were not, by reason.";
+    embedded: IntCounterVec = "pillion_embeddings_inputs_total", Count, ["route", "operation", "result"],
+        "Inputs of embeddings requests, by whether their vectors were stored.";
     invalidations: IntCounterVec = "pillion_invalidations_total", Count, ["route", "operation"],
         "Times stored responses were dropped because of a write.";
     trimmed_messages: IntCounterVec = "pillion_trimmed_messages_total", Count, ["route", "operation"],

@@ -19,6 +19,9 @@ const STATUSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
 /// Kinds of tokens, as labels.
 const TOKENS: [&str; 3] = ["prompt", "completion", "cached"];
 
+/// What was found of an input of an embeddings request, as labels.
+const EMBEDDED: [&str; 2] = ["hit", "miss"];
+
 /// What one finished request tells. Observed exactly once, wherever the request ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -72,6 +75,7 @@ pub struct Series {
     retries_not_made: Box<[IntCounter]>,
     cache_results: Box<[IntCounter]>,
     cache_not_stored: Box<[IntCounter]>,
+    embedded: Box<[IntCounter]>,
     invalidations: IntCounter,
     trimmed_messages: IntCounter,
     window_untouched: Box<[IntCounter]>,
@@ -115,6 +119,7 @@ impl Series {
             retries_not_made: each(&families.retries_not_made, vocabulary.not_retried_reasons)?,
             cache_results: each(&families.cache_results, vocabulary.cache_results)?,
             cache_not_stored: each(&families.cache_not_stored, vocabulary.not_stored_reasons)?,
+            embedded: each(&families.embedded, &EMBEDDED)?,
             invalidations: one(&families.invalidations)?,
             trimmed_messages: one(&families.trimmed_messages)?,
             window_untouched: each(&families.window_untouched, vocabulary.window_reasons)?,
@@ -192,6 +197,13 @@ impl Series {
     /// Counts an answer that could have been stored and was not; an index into [`Vocabulary::not_stored_reasons`].
     pub fn not_stored(&self, reason: usize) {
         increase(&self.cache_not_stored, reason, 1);
+    }
+
+    /// Counts the inputs of an embeddings request whose vectors were stored, and those whose were not.
+    pub fn embedded(&self, known: u64, unknown: u64) {
+        for (result, count) in [known, unknown].into_iter().enumerate() {
+            increase(&self.embedded, result, count);
+        }
     }
 
     /// Counts stored responses being dropped because of a write.

@@ -72,6 +72,7 @@ pillion_retries_total counter count route,operation,reason
 pillion_retries_not_made_total counter count route,operation,reason
 pillion_cache_results_total counter count route,operation,result
 pillion_cache_not_stored_total counter count route,operation,reason
+pillion_embeddings_inputs_total counter count route,operation,result
 pillion_invalidations_total counter count route,operation
 pillion_trimmed_messages_total counter count route,operation
 pillion_window_untouched_total counter count route,operation,reason

@@ -81,6 +81,8 @@ pub struct Matcher {
 pub enum Action {
     /// May be answered from a stored response, and stored.
     Cache(Box<cache::Policy>),
+    /// A batch of inputs: each may be answered by a stored element, and is stored.
+    Embeddings(Box<cache::Policy>),
     /// Changes the store: drops what its scope covers.
     Invalidate(cache::Settle),
     /// Neither.

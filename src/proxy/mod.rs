@@ -9,6 +9,7 @@
 
 mod content;
 mod downstream;
+mod embeddings;
 mod forward;
 mod headers;
 mod pieces;
@@ -43,6 +44,7 @@ use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
 use content::{Buffers, Content, Held};
+use embeddings::{Batch, Embed};
 use forward::{Answer, Forwarded, Outbound, Terms, forward};
 use headers::{CacheAsk, Seen};
 use route::{Found, Route, Table};
@@ -239,6 +241,13 @@ impl Proxy {
             }
             _ => None,
         };
+        let batch = match (&rule.action, route.names(found)) {
+            (Action::Embeddings(policy), Some(names)) if may_look_up(&seen, &outbound, exchange) => {
+                let target = (raw_path, uri.query());
+                Batch::read(names, &outbound, target, seen.sealed, exchange).map(|batch| (policy, batch))
+            }
+            _ => None,
+        };
         let refresh = asks.cache == CacheAsk::Refresh;
         if let Some((_, key)) = &look_up
             && !refresh
@@ -249,6 +258,11 @@ impl Proxy {
 
         outbound.uri = route.upstream_uri(raw_path, uri.query())?;
         outbound.reservation = reservation;
+        if let Some((policy, batch)) = batch {
+            let embed = Embed { route, policy, batch, refresh, terms };
+            let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
+            return Ok(finish(forwarded, rule, exchange));
+        }
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
@@ -287,7 +301,7 @@ impl Proxy {
             Content::Streaming { .. } => None,
         };
         seen.forward(&mut headers, &route.plan.id_header, route.upstream.host(), &self.via, length);
-        if rule.reads_usage || matches!(rule.action, Action::Cache(_)) {
+        if rule.reads_usage || matches!(rule.action, Action::Cache(_) | Action::Embeddings(_)) {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         Outbound {
@@ -360,8 +374,9 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
             answer.head.headers.remove(header::CONTENT_LENGTH);
         }
         answer.head.version = http::Version::HTTP_11;
-        let hit = matches!(exchange.cache, Some(CacheStatus::Hit { .. }));
-        if rule.reads_usage && !hit && answer.head.status.is_success() {
+        // Told already, to whom the upstream was asked for.
+        let told = matches!(exchange.cache, Some(CacheStatus::Hit { .. } | CacheStatus::Collapsed));
+        if rule.reads_usage && !told && answer.head.status.is_success() {
             exchange.read_usage(&answer.head.headers);
         }
     }

@@ -42,7 +42,7 @@ impl Route {
         // Whatever else is part of the forwarded URL.
         let identity = format!("{}://{store}{}", target.scheme, target.base_path);
         let names = plan.rules.iter().map(|rule| match &rule.action {
-            Action::Cache(policy) => Some(keyring.names(&identity, policy)),
+            Action::Cache(policy) | Action::Embeddings(policy) => Some(keyring.names(&identity, policy)),
             Action::Invalidate(_) | Action::Pass => None,
         });
         Self { upstream, store, names: names.collect(), series, plan }

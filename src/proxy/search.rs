@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::timeout_at;
 
 use super::content::Held;
+use super::embeddings::Landed;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
 use super::route::Route;
@@ -30,6 +31,8 @@ pub(crate) struct Cache {
     pub(crate) store: Store,
     pub(crate) fences: Arc<Fences>,
     flights: Flights<Arc<Fetched>>,
+    /// Of embeddings.
+    pub(super) batches: Flights<Arc<Landed>>,
     memo: Memo,
 }
 
@@ -38,7 +41,8 @@ impl Cache {
     pub(crate) fn new(bytes: u64, fences: Arc<Fences>) -> Self {
         let memo = bytes / MEMO_SHARE;
         let store = Store::new(bytes - memo, Arc::clone(&fences));
-        Self { store, fences, flights: Flights::default(), memo: Memo::new(memo) }
+        let (flights, batches) = (Flights::default(), Flights::default());
+        Self { store, fences, flights, batches, memo: Memo::new(memo) }
     }
 }
 
@@ -212,7 +216,7 @@ async fn fetch(
     };
     let policy = match &route.rule(terms.rule).action {
         Action::Cache(policy) => Ok(policy),
-        Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
+        Action::Embeddings(_) | Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
     };
     let shareable = policy.and_then(|policy| is_shareable(&answer, policy).map(|()| policy));
     let stored = match shareable.and_then(|policy| store(&cache.store, policy, &answer, key, stamp)) {

@@ -1,5 +1,6 @@
 //! Whether an answer may be stored, and what of it is.
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -42,15 +43,36 @@ impl NotStored {
 
 /// Whether an answer may go to anybody but who asked for it: to those who wait for it, and to those who come later.
 pub(super) fn is_shareable(answer: &Answer, policy: &Policy) -> Result<(), NotStored> {
-    let headers = &answer.head.headers;
-    let no_store = headers.get_all(header::CACHE_CONTROL).iter().any(says_no_store);
-    if no_store || headers.contains_key(header::SET_COOKIE) {
+    if answer.head.headers.contains_key(header::SET_COOKIE) {
+        return Err(NotStored::Forbidden);
+    }
+    may_be_kept(&answer.head.headers, policy)
+}
+
+/// Whether the fields of an answer allow its content to be given to others, whatever they get of the fields.
+pub(super) fn may_be_kept(headers: &HeaderMap, policy: &Policy) -> Result<(), NotStored> {
+    if headers.get_all(header::CACHE_CONTROL).iter().any(says_no_store) {
         return Err(NotStored::Forbidden);
     }
     if !headers.get_all(header::VARY).iter().all(|vary| is_in_key(vary, policy)) {
         return Err(NotStored::Vary);
     }
     Ok(())
+}
+
+/// The content of a 200 answer that came in full and as it is.
+pub(super) fn is_in_full(answer: &Answer, max_entry: usize) -> Result<&Bytes, NotStored> {
+    if answer.head.status != StatusCode::OK {
+        return Err(NotStored::Status);
+    }
+    let Held::Whole(content) = &answer.content else { return Err(NotStored::Incomplete) };
+    if !answer.framed || content.len() > max_entry {
+        return Err(NotStored::Incomplete);
+    }
+    if answer.head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(NotStored::Encoded);
+    }
+    Ok(content)
 }
 
 /// Stores an answer if everything speaks for it.
@@ -61,21 +83,13 @@ pub(super) fn store(
     key: Key,
     stamp: Stamp,
 ) -> Result<(), NotStored> {
-    let headers = &answer.head.headers;
-    if answer.head.status != StatusCode::OK {
-        return Err(NotStored::Status);
-    }
-    let Held::Whole(content) = &answer.content else { return Err(NotStored::Incomplete) };
-    if !answer.framed || content.len() > policy.max_entry {
-        return Err(NotStored::Incomplete);
-    }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(NotStored::Encoded);
-    }
+    let content = is_in_full(answer, policy.max_entry)?;
     if !looks_like_success(content, &policy.store_if) {
         return Err(NotStored::Content);
     }
-    let mut kept: HeaderMap = headers
+    let mut kept: HeaderMap = answer
+        .head
+        .headers
         .iter()
         .filter(|(name, _)| headers::is_stored(name))
         .filter_map(|(name, value)| Some((name.clone(), copied(value)?)))

@@ -31,6 +31,8 @@ mod cache_writes;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod embeddings;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod framing;

@@ -6,14 +6,13 @@ use http::HeaderName;
 
 use super::rule::Ground;
 use super::target;
-use crate::config::file::{Defaults, OneOrMany, Route, Timeouts, Window};
+use crate::config::file::{Cache, Defaults, OneOrMany, Route, RouteCache, Timeouts, Window};
 use crate::config::layers::{Layers, built_in};
 use crate::config::listeners::Listener;
 use crate::config::overrides::Overrides;
 use crate::config::presets::{self, Preset};
 use crate::config::problem::{Findings, KeyPath};
 use crate::config::rule::Action;
-use crate::config::units::Time;
 use crate::plan::{self, Plan};
 use crate::upstream::Target;
 
@@ -42,7 +41,8 @@ pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings
     let prefix = prefix(route, at, findings);
     let preset = preset(route, at, findings);
     let upstream = upstream(route, at, shared, findings);
-    check_numbers(at, route.timeouts.as_ref(), route.cache.as_ref().and_then(|cache| cache.ttl), findings);
+    let lifetimes = route.cache.as_ref().map(RouteCache::common);
+    check_numbers(at, route.timeouts.as_ref(), lifetimes.as_ref(), findings);
     let meaning = preset.and_then(|preset| meaning(route, preset, at, shared, findings));
     let (Some(name), Some(prefix), Some(upstream), Some(meaning)) = (name, prefix, upstream, meaning) else {
         return Outcome::Refused;
@@ -243,7 +243,7 @@ fn upstream(
 pub(super) fn check_numbers(
     at: &KeyPath,
     timeouts: Option<&Timeouts>,
-    ttl: Option<Time>,
+    cache: Option<&Cache>,
     findings: &mut Findings,
 ) {
     let timeouts = timeouts.cloned().unwrap_or_default();
@@ -258,8 +258,18 @@ pub(super) fn check_numbers(
             findings.add_value(&section.key(key), "0", "a timeout is longer than nothing", example);
         }
     }
-    if ttl.is_some_and(|ttl| ttl.0.is_zero()) {
-        let rule = "a lifetime is longer than nothing";
-        findings.add_value(&at.key("cache").key("ttl"), "0", rule, "cache: {enabled: false} stores nothing");
+    for (key, ttl) in [
+        ("ttl", cache.and_then(|cache| cache.ttl)),
+        ("embeddings_ttl", cache.and_then(|cache| cache.embeddings_ttl)),
+    ] {
+        if ttl.is_some_and(|ttl| ttl.0.is_zero()) {
+            let rule = "a lifetime is longer than nothing";
+            findings.add_value(
+                &at.key("cache").key(key),
+                "0",
+                rule,
+                "cache: {enabled: false} stores nothing",
+            );
+        }
     }
 }

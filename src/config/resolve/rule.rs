@@ -91,6 +91,27 @@ impl Ground<'_> {
     }
 
     fn action(&self, rule: &written::Rule, at: &KeyPath, findings: &mut Findings) -> Option<plan::Action> {
+        let written = rule.action.unwrap_or_default();
+        let enabled = rule.enabled != Some(false);
+        let policy = self.policy(rule, written, at, findings);
+        Some(match written {
+            Action::Cache if enabled && self.layers.cache_enabled() => plan::Action::Cache(Box::new(policy?)),
+            Action::Embeddings if enabled && self.layers.embeddings_enabled() => {
+                plan::Action::Embeddings(Box::new(policy?))
+            }
+            Action::Invalidate => plan::Action::Invalidate(self.settle()),
+            Action::Cache | Action::Embeddings | Action::Pass => plan::Action::Pass,
+        })
+    }
+
+    /// How the answers of a rule are stored.
+    fn policy(
+        &self,
+        rule: &written::Rule,
+        action: Action,
+        at: &KeyPath,
+        findings: &mut Findings,
+    ) -> Option<cache::Policy> {
         let store = &self.preset.store;
         let credentials: Vec<String> =
             store.credentials.clone().unwrap_or_else(|| CREDENTIALS.map(str::to_owned).to_vec());
@@ -98,29 +119,25 @@ impl Ground<'_> {
         let vary =
             headers(&vary.unwrap_or_else(|| VARY.map(str::to_owned).to_vec()), &at.key("vary"), findings);
         let store_if = rule.store_if.clone().or_else(|| store.store_if.clone()).unwrap_or_default();
-        match rule.action.unwrap_or_default() {
-            Action::Pass => Some(plan::Action::Pass),
-            Action::Invalidate => Some(plan::Action::Invalidate(self.settle())),
-            Action::Cache if !self.layers.cache_enabled() || rule.enabled == Some(false) => {
-                Some(plan::Action::Pass)
-            }
-            Action::Cache => Some(plan::Action::Cache(Box::new(cache::Policy {
-                ttl: self.layers.ttl(rule.operation == Some(written::Operation::Search)),
-                max_entry: self.layers.max_entry(self.store_size),
-                vary: vary?,
-                credentials: headers(&credentials, at, findings)?,
-                ignore_query: rule
-                    .ignore_query
-                    .clone()
-                    .or_else(|| store.ignore_query.clone())
-                    .unwrap_or_default(),
-                store_if: cache::StoreIf {
-                    present: store_if.present.unwrap_or_default(),
-                    absent: store_if.absent.unwrap_or_default(),
-                    non_empty: store_if.non_empty.unwrap_or_default(),
-                },
-            }))),
-        }
+        Some(cache::Policy {
+            ttl: match action {
+                Action::Embeddings => self.layers.embeddings_ttl(),
+                _ => self.layers.ttl(rule.operation == Some(written::Operation::Search)),
+            },
+            max_entry: self.layers.max_entry(self.store_size),
+            vary: vary?,
+            credentials: headers(&credentials, at, findings)?,
+            ignore_query: rule
+                .ignore_query
+                .clone()
+                .or_else(|| store.ignore_query.clone())
+                .unwrap_or_default(),
+            store_if: cache::StoreIf {
+                present: store_if.present.unwrap_or_default(),
+                absent: store_if.absent.unwrap_or_default(),
+                non_empty: store_if.non_empty.unwrap_or_default(),
+            },
+        })
     }
 }
 
