@@ -54,3 +54,6 @@ impl Elements<'_> {
         Key(out.digest())
     }
 }
+
+#[cfg(test)]
+mod tests;
