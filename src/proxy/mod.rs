@@ -241,14 +241,18 @@ impl Proxy {
             }
             _ => None,
         };
-        let batch = match (&rule.action, route.names(found)) {
-            (Action::Embeddings(policy), Some(names)) if may_look_up(&seen, &outbound, exchange) => {
-                let target = (raw_path, uri.query());
-                Batch::read(names, &outbound, target, seen.sealed, exchange).map(|batch| (policy, batch))
-            }
-            _ => None,
-        };
         let refresh = asks.cache == CacheAsk::Refresh;
+        if let Action::Embeddings(policy) = &rule.action
+            && let Some(names) = route.names(found)
+            && may_look_up(&seen, &outbound, exchange)
+            && let Some(batch) = Batch::read(names, &outbound, (raw_path, uri.query()), seen.sealed, exchange)
+        {
+            outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+            outbound.reservation = reservation;
+            let embed = Embed { route, policy, batch, refresh, terms };
+            let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
+            return Ok(finish(forwarded, rule, exchange));
+        }
         if let Some((_, key)) = &look_up
             && !refresh
             && let Some(answer) = self.cache.stored(*key, exchange)
@@ -258,11 +262,6 @@ impl Proxy {
 
         outbound.uri = route.upstream_uri(raw_path, uri.query())?;
         outbound.reservation = reservation;
-        if let Some((policy, batch)) = batch {
-            let embed = Embed { route, policy, batch, refresh, terms };
-            let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
-            return Ok(finish(forwarded, rule, exchange));
-        }
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate, Pillion, Response, Seen, Step, Upstream, advance};
+use crate::support::{Answer, Client, Gate, Pillion, Response, Seen, Step, Upstream, advance};
 
 const PATH: &str = "/v1/embeddings";
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -488,6 +488,46 @@ async fn identical_batches_at_once_make_one_call() {
     );
 }
 
+/// Three clients that have asked the same, one after the other, so that the first leads.
+async fn three_asking(pillion: &Pillion, request: &Value, field: (&str, &str)) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for n in 1..=3 {
+        let mut client = pillion.connect().await;
+        client.ask("POST", PATH, &[JSON, field], request.to_string()).await;
+        pillion.metric_is("pillion_in_flight", &[EMBEDDINGS], f64::from(n)).await;
+        clients.push(client);
+    }
+    clients
+}
+
+#[tokio::test]
+async fn cookies_are_of_the_one_who_asked() {
+    let (upstream, pillion) = start().await;
+    let (request, gate) = (asking(&["a"]), Gate::new());
+    let fields = [JSON, ("set-cookie", "__cf_bm=x"), ("openai-model", "m-0001")];
+    upstream.push(Answer::with(200, &fields, answer_to(&request)).held(&gate));
+    let mut clients = three_asking(&pillion, &request, ("x-request-id", "r")).await;
+    gate.open();
+    for (n, client) in clients.iter_mut().enumerate() {
+        let answer = client.response().await;
+        assert_eq!((answer.text(), answer.header("openai-model")), (answer_to(&request), Some("m-0001")));
+        assert_eq!(answer.header("set-cookie").is_some(), n == 0);
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn when_all_have_left_the_upstream_is_told() {
+    let (upstream, pillion) = start().await;
+    upstream.push(Answer::hang());
+    let clients = three_asking(&pillion, &asking(&["a"]), ("x-request-id", "r")).await;
+    upstream.seen(1).await;
+    drop(clients);
+    upstream.closed(0).await;
+    pillion.metric_is("pillion_in_flight", &[EMBEDDINGS], 0.0).await;
+    assert_eq!(ask(&pillion, &asking(&["a"])).await.status, 200, "it starts anew");
+}
+
 #[tokio::test]
 async fn who_began_it_may_leave_and_an_answer_for_one_is_for_one() {
     let (upstream, pillion) = start().await;
@@ -496,14 +536,8 @@ async fn who_began_it_may_leave_and_an_answer_for_one_is_for_one() {
         let gate = Gate::new();
         let fields: &[_] = if no_store { &[JSON, ("cache-control", "no-store")] } else { &[JSON] };
         upstream.push(Answer::with(200, fields, answer_to(&request)).held(&gate));
-        let mut clients = Vec::new();
-        for n in 0..3 {
-            let mut client = pillion.connect().await;
-            let of = [JSON, ("authorization", if no_store { "Bearer one" } else { "Bearer other" })];
-            client.ask("POST", PATH, &of, request.to_string()).await;
-            pillion.metric_is("pillion_in_flight", &[EMBEDDINGS], f64::from(n + 1)).await;
-            clients.push(client);
-        }
+        let account = ("authorization", if no_store { "Bearer one" } else { "Bearer other" });
+        let mut clients = three_asking(&pillion, &request, account).await;
         let before = upstream.seen(round + 1).await.len();
         if !no_store {
             drop(clients.remove(0));
