@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
 use tokio::time::timeout_at;
 
 use super::content::{Content, Held};
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::route::Route;
-use super::search::Cache;
+use super::search::{Cache, whole_answer};
 use super::storing::{NotStored, is_in_full, may_be_kept};
 use crate::cache::Policy;
 use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
@@ -238,13 +238,6 @@ fn stored(hits: &[Option<Hit>], exchange: &mut Exchange) -> Option<Answer> {
     Some(whole_answer(StatusCode::OK, headers, Bytes::from(content)))
 }
 
-fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.status = status;
-    head.headers = headers;
-    Answer { head, content: Held::Whole(content), framed: true, write: None }
-}
-
 impl Landed {
     /// This request's part of what was brought; `None` if there is none for it.
     fn take(&self, leads: bool) -> Option<Result<Answer, Error>> {
@@ -386,6 +379,7 @@ fn keep(
     if content.len() > policy.max_entry {
         return Err(NotStored::Incomplete);
     }
-    let stored = store.put(key, stamp, policy.ttl, HeaderMap::new(), &content);
-    if stored { Ok(()) } else { Err(NotStored::Write) }
+    // Where it is refused, the answer to a request that was sent later is there already, which is as good.
+    store.put(key, stamp, policy.ttl, HeaderMap::new(), &content);
+    Ok(())
 }

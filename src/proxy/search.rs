@@ -237,7 +237,8 @@ async fn fetch(
     Arc::new(Fetched { attempts, stored, stop_sdk, hurried, brought })
 }
 
-fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
+/// An answer that is all here.
+pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = status;
     head.headers = headers;

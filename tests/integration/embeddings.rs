@@ -517,6 +517,20 @@ async fn cookies_are_of_the_one_who_asked() {
 }
 
 #[tokio::test]
+async fn batches_that_overlap_may_arrive_in_any_order() {
+    let (upstream, pillion) = start().await;
+    let (early, gate) = (asking(&["both", "early"]), Gate::new());
+    upstream.push(Answer::ok(answer_to(&early)).held(&gate));
+    let mut client = pillion.connect().await;
+    client.ask("POST", PATH, &[JSON], early.to_string()).await;
+    upstream.seen(1).await;
+    assert_eq!(ask(&pillion, &asking(&["both", "late"])).await.status, 200);
+    gate.open();
+    assert_eq!(client.response().await.cache(), r#"pillion; fwd=miss; stored; detail="0/2""#);
+    assert!(ask(&pillion, &asking(&["late", "both", "early"])).await.is_hit());
+}
+
+#[tokio::test]
 async fn when_all_have_left_the_upstream_is_told() {
     let (upstream, pillion) = start().await;
     upstream.push(Answer::hang());
