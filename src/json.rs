@@ -5,6 +5,7 @@
 //! anything. Whether the bytes are UTF-8 is left to callers that depend on it.
 
 mod block;
+pub mod pointer;
 mod string;
 mod text;
 mod utf8;

@@ -38,7 +38,7 @@ use crate::cache::key::Keyring;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
-use crate::plan::{Action, Plan, Rule};
+use crate::plan::{self, Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
@@ -49,7 +49,7 @@ use route::{Found, Route, Table};
 use search::{Cache, Fetch, may_look_up};
 use storing::NotStored;
 use trim::{Trimmed, trim};
-use write::write;
+use write::{Begun, write};
 
 /// How many messages were left out.
 const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
@@ -208,7 +208,7 @@ impl Proxy {
         let Found { route, path, raw_path } = table.find(&uri)?;
         *dialect = route.plan.dialect;
 
-        let found = route.find_rule(&head.method, &path, uri.query());
+        let found = route.plan.find_rule(&head.method, &path, uri.query());
         let rule = route.rule(found);
         if let Some(series) = route.series(rule.operation) {
             exchange.routed(series);
@@ -233,8 +233,16 @@ impl Proxy {
         let mut outbound = self.outbound(route, head, &seen, rule, content);
         // Nothing is ever stored of an upstream without fences.
         let fenced = route.plan.fenced;
+        // What cannot be read is not stored, and no write is thought to be visible for it.
+        let says = |condition: &Option<plan::Condition>, outbound: &Outbound, unclear| {
+            condition.as_ref().is_some_and(|c| c.holds(&outbound.facts(&path, uri.query()), unclear))
+        };
         let look_up = match (&rule.action, route.names(found)) {
-            (Action::Cache(policy), Some(names)) if fenced && may_look_up(&seen, &outbound, exchange) => {
+            (Action::Cache(policy), Some(names))
+                if fenced
+                    && !says(&rule.pass_if, &outbound, true)
+                    && may_look_up(&seen, &outbound, exchange) =>
+            {
                 Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
             }
             _ => None,
@@ -252,14 +260,16 @@ impl Proxy {
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
-                let scope = self.scope(route, rule, &outbound, &path);
-                let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let sees_all = says(&rule.settled_if, &outbound, false);
+                let fetch = Fetch { route, key, scope, sees_all, shared: !refresh && !asks.no_retry, terms };
                 // Boxed, as the write is: a request that passes through must not carry their size.
                 Box::pin(fetch.search(&self.cache, outbound, exchange)).await
             }
             (Action::Invalidate(settle), None) if fenced => {
-                let scope = self.scope(route, rule, &outbound, &path);
-                let begun = self.cache.fences.write(&scope, settle.0);
+                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let waits = says(&rule.settled_if, &outbound, false);
+                let begun = Begun { fences: self.cache.fences.write(&scope, *settle), waits };
                 Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
             }
             _ => {
@@ -300,12 +310,10 @@ impl Proxy {
         }
     }
 
-    /// The part of a store the request is about.
-    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Scope {
-        // A write whose content was too large to hold flushes all, as does one whose scope does not compare.
-        let whole = matches!(rule.action, Action::Invalidate(_))
-            && (route.plan.flush_whole || outbound.whole().is_none());
-        let levels = if whole { Vec::new() } else { Route::scope_levels(rule, path) };
+    /// The part of a store the request is about. A write whose content is not at hand is about all of it.
+    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, request: &plan::Request<'_>) -> Scope {
+        let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
+        let levels = if unread { Vec::new() } else { route.plan.scope_levels(rule, request) };
         self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref))
     }
 }

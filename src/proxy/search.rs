@@ -95,6 +95,8 @@ pub(super) struct Fetch<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) key: Key,
     pub(super) scope: Scope,
+    /// The request asks for an answer that has every write in it.
+    pub(super) sees_all: bool,
     /// Who asks for something else than what everybody gets flies alone.
     pub(super) shared: bool,
     pub(super) terms: Terms,
@@ -108,8 +110,8 @@ impl Fetch<'_> {
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let Self { route, key, scope, shared, terms } = self;
-        let stamp = cache.fences.stamp(&scope);
+        let Self { route, key, scope, sees_all, shared, terms } = self;
+        let stamp = cache.fences.stamp_of(&scope, sees_all);
         let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
         let mut outbound = Some(outbound);
         let ticket = cache.flights.join(key, generation, || {
