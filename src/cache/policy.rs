@@ -45,11 +45,3 @@ pub struct Settle {
     /// The store may still be at work on what it acknowledged, such as an import: no search can see the outcome yet.
     pub work: Duration,
 }
-
-impl Settle {
-    /// The longer of each.
-    #[must_use]
-    pub fn max(self, other: Self) -> Self {
-        Self { lag: self.lag.max(other.lag), work: self.work.max(other.work) }
-    }
-}

@@ -167,10 +167,10 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
     let caches = |plan: &Plan| plan.rules.iter().any(|rule| matches!(rule.action, Action::Cache(_)));
     let settle = |plan: &Plan| {
         let settles = plan.rules.iter().filter_map(|rule| match &rule.action {
-            Action::Invalidate(settle) => Some(*settle),
+            Action::Invalidate(settle) => Some(settle.lag),
             _ => None,
         });
-        settles.fold(Settle::default(), Settle::max)
+        settles.max().unwrap_or_default()
     };
     let facts: Vec<_> = plans
         .iter()
@@ -182,12 +182,12 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
         .collect();
     for ((_, plan), (ours, _, meaning)) in plans.iter_mut().zip(&facts) {
         let same = || facts.iter().filter(|(theirs, _, _)| theirs == ours);
-        let longest = same().filter_map(|(_, settle, _)| *settle).reduce(Settle::max);
+        let longest = same().filter_map(|(_, settle, _)| *settle).max();
         plan.fenced = longest.is_some();
         plan.flush_whole |= same().any(|(_, _, other)| other != meaning);
         // A route that knows nothing of the store (preset `http`) may write to it all the same.
         if let (Some(longest), Action::Pass) = (longest, &plan.unmatched_unsafe.action) {
-            plan.unmatched_unsafe.action = Action::Invalidate(longest);
+            plan.unmatched_unsafe.action = Action::Invalidate(Settle { lag: longest, ..Settle::default() });
         }
     }
 }

@@ -240,8 +240,8 @@ impl Proxy {
         let look_up = match (&rule.action, route.names(found)) {
             (Action::Cache(policy), Some(names))
                 if fenced
-                    && !says(&rule.pass_if, &outbound, true)
-                    && may_look_up(&seen, &outbound, exchange) =>
+                    && may_look_up(&seen, &outbound, exchange)
+                    && !says(&rule.pass_if, &outbound, true) =>
             {
                 Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
             }

@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
 use super::*;
 
 fn pointer(text: &str) -> Pointer {
@@ -123,4 +126,34 @@ fn scalars_are_compared_by_what_they_mean() {
     let zero = Scalar::Word("0".to_owned());
     assert!(zero.is(b"0") && !zero.is(br#""0""#) && !zero.is(b"0.0"));
     assert!(Scalar::Word("false".to_owned()).is(b"false"));
+}
+
+/// Trees of few names, so that pointers hit.
+fn trees() -> impl Strategy<Value = Json> {
+    let leaf =
+        prop_oneof![Just(Json::Null), any::<bool>().prop_map(Json::from), any::<i32>().prop_map(Json::from)];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::btree_map("[ab~/0]", inner, 0..4)
+                .prop_map(|members| Json::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn it_finds_what_a_parser_with_a_tree_finds(
+        tree in trees(),
+        tokens in prop::collection::vec("[ab~/0-2]", 0..4),
+    ) {
+        let pointer = Pointer { tokens };
+        let content = tree.to_string();
+        let found = match find(content.as_bytes(), &[&pointer])[0] {
+            Found::Value(value) => Some(serde_json::from_slice::<Json>(value).unwrap()),
+            Found::Absent => None,
+            Found::Unclear => panic!("{content} {pointer}"),
+        };
+        prop_assert_eq!(found.as_ref(), tree.pointer(&pointer.to_string()));
+    }
 }
