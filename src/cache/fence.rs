@@ -1,8 +1,10 @@
 //! Fences: what a write makes unusable.
 //!
-//! Every part of a store has a fence: an opaque generation, a count of writes in flight, and the time until which the
-//! store may still answer with what was before. They live in a fixed hashed table that is never evicted, so a
-//! collision can only invalidate too much. A stored response carries the generations its request was sent under, and
+//! Every part of a store has a fence: an opaque generation, a count of writes in flight, and two times. Until the one the
+//! store may still be at work on a write: one that it only queued, or whose outcome nobody knows. Until the other it may
+//! answer with what was before, though the write is done: that one does not bind a search that asks for the newest,
+//! which sees every write that was answered before it was sent. They live in a fixed hashed table that is never evicted,
+//! so a collision can only invalidate too much. A stored response carries the generations its request was sent under, and
 //! a hit compares them: invalidation is a handful of stores, whatever the number of entries.
 //!
 //! A scope is a path of names (tenant, database, collection). A read must be dropped by a write to its own scope, to
@@ -18,7 +20,9 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use tokio::time::Instant;
 
-/// Fences in the table, 24 bytes each: a write drops a bystander once in some ten thousand times.
+use super::Settle;
+
+/// Fences in the table, 32 bytes each: a write drops a bystander once in some ten thousand times.
 const SLOTS: usize = 65_536;
 /// Levels of a scope that are told apart; what lies deeper shares a fence with its parent.
 const MAX_LEVELS: usize = 5;
@@ -42,7 +46,9 @@ pub struct Fences {
 struct Fence {
     generation: AtomicU64,
     in_flight: AtomicU32,
-    /// Nanoseconds since `Fences::epoch`.
+    /// When the store has done what it acknowledged, in nanoseconds since `Fences::epoch`.
+    done_at: AtomicU64,
+    /// When every search sees it.
     settled_at: AtomicU64,
 }
 
@@ -81,7 +87,7 @@ impl Touched {
 pub struct Stamp {
     read: Touched,
     generations: [u64; MAX_TOUCHED],
-    /// The store was at rest: no write under way, none settling.
+    /// The store was at rest, for this read: no write under way, none settling.
     settled: bool,
     /// When it was taken.
     pub(super) taken: Instant,
@@ -110,7 +116,7 @@ impl Stamp {
 pub struct Write {
     fences: Arc<Fences>,
     touched: Touched,
-    settle: Duration,
+    settle: Settle,
 }
 
 impl Fences {
@@ -168,15 +174,23 @@ impl Fences {
     /// What a read must remember before it is sent. Generations are taken first: a write that ends in between is then
     /// seen by its generation, or by the settle time it set before.
     pub fn stamp(&self, scope: &Scope) -> Stamp {
+        self.stamp_of(scope, false)
+    }
+
+    /// The same of a read that sees every write answered before it is sent, if `sees_all`. No write may be under way,
+    /// or still be worked on by the store, when it is sent: it might see either outcome.
+    pub fn stamp_of(&self, scope: &Scope, sees_all: bool) -> Stamp {
         let mut stamp =
             Stamp { read: scope.read, generations: [0; MAX_TOUCHED], settled: true, taken: Instant::now() };
         for (place, fence) in stamp.generations.iter_mut().zip(self.touched(&scope.read)) {
             *place = fence.generation.load(SeqCst);
         }
         let now = self.now();
-        stamp.settled = self
-            .touched(&scope.read)
-            .all(|fence| fence.in_flight.load(SeqCst) == 0 && fence.settled_at.load(SeqCst) <= now);
+        stamp.settled = self.touched(&scope.read).all(|fence| {
+            fence.in_flight.load(SeqCst) == 0
+                && fence.done_at.load(SeqCst) <= now
+                && (sees_all || fence.settled_at.load(SeqCst) <= now)
+        });
         stamp
     }
 
@@ -195,7 +209,7 @@ impl Fences {
     }
 
     /// Begins a write, before it is forwarded.
-    pub fn write(self: &Arc<Self>, scope: &Scope, settle: Duration) -> Write {
+    pub fn write(self: &Arc<Self>, scope: &Scope, settle: Settle) -> Write {
         for fence in self.touched(&scope.write) {
             fence.in_flight.fetch_add(1, SeqCst);
             fence.generation.store(self.fresh(), SeqCst);
@@ -217,18 +231,28 @@ impl Fences {
 }
 
 impl Write {
-    /// The outcome is unknown: the store may still apply it within this time.
+    /// The store has answered, and every search sees what was written: nothing is left to settle.
+    pub fn is_visible(&mut self) {
+        self.settle = Settle::default();
+    }
+
+    /// The outcome is unknown, or not there yet: the store may still apply it within this time.
     pub fn may_come_later(&mut self, within: Duration) {
-        self.settle = self.settle.max(within);
+        self.settle.work = self.settle.work.max(within);
     }
 }
 
 impl Drop for Write {
     fn drop(&mut self) {
-        let settled_at = self.fences.now().saturating_add(self.settle.as_nanos() as u64);
+        let now = self.fences.now();
+        let after = |span: Duration| (!span.is_zero()).then(|| now.saturating_add(span.as_nanos() as u64));
+        let (done_at, settled_at) = (after(self.settle.work), after(self.settle.lag));
         for fence in self.fences.touched(&self.touched) {
-            // In this order: whoever sees the new generation sees the settle time too.
-            if !self.settle.is_zero() {
+            // In this order: whoever sees the new generation sees the times too.
+            if let Some(done_at) = done_at {
+                fence.done_at.fetch_max(done_at, SeqCst);
+            }
+            if let Some(settled_at) = settled_at {
                 fence.settled_at.fetch_max(settled_at, SeqCst);
             }
             fence.generation.store(self.fences.fresh(), SeqCst);

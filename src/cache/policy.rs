@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::json::pointer::{Pointer, Scalar};
+
 /// How the answers of one rule are stored.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -30,8 +32,16 @@ pub struct StoreIf {
     pub absent: Vec<String>,
     /// Must not be an empty array: writers Pillion cannot see would stay unseen for the whole lifetime.
     pub non_empty: Vec<String>,
+    /// Values that must stand at these places.
+    pub equals: Vec<(Pointer, Scalar)>,
 }
 
-/// How long after a write the store may still answer reads with what was before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settle(pub Duration);
+/// How long after a write's answer nothing is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settle {
+    /// The store may still answer searches with what was before. A search that asks for the newest is stored all the
+    /// same.
+    pub lag: Duration,
+    /// The store may still be at work on what it acknowledged, such as an import: no search can see the outcome yet.
+    pub work: Duration,
+}

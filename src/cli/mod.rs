@@ -55,6 +55,9 @@ enum Command {
     Presets {
         /// The preset to print
         name: Option<String>,
+        /// The configuration whose own presets count too [default: as for run]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -78,7 +81,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => told(block_on(2, demo::run(&args))),
         Command::Report(args) => told(block_on(1, report::run(&args))),
         Command::Health(args) => told(block_on(1, health::run(&args))),
-        Command::Presets { name } => presets::run(name.as_deref()),
+        Command::Presets { name, config } => presets::run(name.as_deref(), config.as_deref(), &env),
         Command::Schema => schema::run(),
     };
     code.into()

@@ -1,9 +1,12 @@
 //! The file as written: every key may be missing. The reference and the JSON Schema are generated from these types,
 //! so the comments on the keys are what users read.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::presets::Preset;
 use super::rule::Rule;
 use super::units::{Size, Time};
 
@@ -23,6 +26,8 @@ pub(super) struct File {
     pub(super) redis: Option<Redis>,
     /// What every route starts from.
     pub(super) defaults: Option<Defaults>,
+    /// What you know of services of your own: presets by name, in the language of the built-in ones, for `routes[].preset`.
+    pub(super) presets: Option<BTreeMap<String, Preset>>,
     /// Where requests go. At least one.
     #[schemars(required)]
     pub(super) routes: Option<Vec<Route>>,
@@ -118,13 +123,14 @@ pub(super) struct Route {
     /// leave it empty the route is skipped. Required.
     #[schemars(required)]
     pub(super) upstream: Option<String>,
-    /// What is known of the service: `openai`, `anthropic`, `upstash-vector`, `chroma-v2` or `http`, which knows nothing.
+    /// What is known of the service: the name of a preset, built in (`pillion presets` lists them) or of `presets`.
+    /// Missing: `http`, which knows nothing.
     pub(super) preset: Option<String>,
     /// As in `defaults`.
     pub(super) timeouts: Option<Timeouts>,
     /// As in `defaults`.
     pub(super) retry: Option<Retry>,
-    /// As in `defaults`, and `settle`.
+    /// As in `defaults`, and what holds for this store.
     pub(super) cache: Option<RouteCache>,
     /// As in `defaults`.
     pub(super) window: Option<Window>,
@@ -230,6 +236,11 @@ pub(super) struct RouteCache {
     /// How long after a write the service may still answer searches with what was before: nothing is stored until it
     /// is over. Built in: what the preset knows.
     pub(super) settle: Option<Time>,
+    /// Whether names of the store may be aliases of each other: every write then drops everything stored of it. `false`
+    /// asserts that there are none. Built in: what the preset knows.
+    pub(super) aliases: Option<bool>,
+    /// Whether searches that found nothing are stored, as told by `store_if.non_empty`. Built in: what the preset knows.
+    pub(super) cache_empty: Option<bool>,
 }
 
 impl RouteCache {

@@ -311,9 +311,7 @@ impl Fetch {
     }
 
     fn count(&self, why: NotStored) {
-        if let Some(series) = self.route.series(self.route.rule(self.terms.rule).operation) {
-            series.not_stored(why as usize);
-        }
+        self.route.series(self.route.rule(self.terms.rule).operation).not_stored(why as usize);
     }
 
     /// An answer for all who wait, if it may go to them.

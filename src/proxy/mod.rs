@@ -39,7 +39,7 @@ use crate::cache::key::Keyring;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
-use crate::plan::{Action, Plan, Rule};
+use crate::plan::{self, Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
@@ -51,7 +51,7 @@ use route::{Found, Route, Table};
 use search::{Cache, Fetch, may_look_up};
 use storing::NotStored;
 use trim::{Trimmed, trim};
-use write::write;
+use write::{Begun, write};
 
 /// How many messages were left out.
 const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
@@ -210,7 +210,7 @@ impl Proxy {
         let Found { route, path, raw_path } = table.find(&uri)?;
         *dialect = route.plan.dialect;
 
-        let found = route.find_rule(&head.method, &path, uri.query());
+        let found = route.plan.find_rule(&head.method, &path, uri.query());
         let rule = route.rule(found);
         exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
@@ -233,8 +233,15 @@ impl Proxy {
         let mut outbound = self.outbound(route, head, &seen, rule, content);
         // Nothing is ever stored of an upstream without fences.
         let fenced = route.plan.fenced;
+        // Of what cannot be read, no write is thought to be visible.
+        let settled = |outbound: &Outbound| {
+            let condition = rule.settled_if.as_ref();
+            condition.is_some_and(|c| c.holds(&outbound.facts(&path, uri.query()), false))
+        };
         let look_up = match (&rule.action, route.names(found)) {
-            (Action::Cache(policy), Some(names)) if fenced && may_look_up(&seen, &outbound, exchange) => {
+            (Action::Cache(policy), Some(names))
+                if fenced && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange) =>
+            {
                 Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
             }
             _ => None,
@@ -242,7 +249,7 @@ impl Proxy {
         let refresh = asks.cache == CacheAsk::Refresh;
         if let Action::Embeddings(policy) = &rule.action
             && let Some(names) = route.names(found)
-            && may_look_up(&seen, &outbound, exchange)
+            && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange)
             && let Some(batch) = Batch::read(names, &outbound, (raw_path, uri.query()), seen.sealed, exchange)
         {
             outbound.uri = route.upstream_uri(raw_path, uri.query())?;
@@ -263,14 +270,16 @@ impl Proxy {
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
-                let scope = self.scope(route, rule, &outbound, &path);
-                let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let sees_all = settled(&outbound);
+                let fetch = Fetch { route, key, scope, sees_all, shared: !refresh && !asks.no_retry, terms };
                 // Boxed, as the write is: a request that passes through must not carry their size.
                 Box::pin(fetch.search(&self.cache, outbound, exchange)).await
             }
             (Action::Invalidate(settle), None) if fenced => {
-                let scope = self.scope(route, rule, &outbound, &path);
-                let begun = self.cache.fences.write(&scope, settle.0);
+                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let waits = settled(&outbound);
+                let begun = Begun { fences: self.cache.fences.write(&scope, *settle), waits };
                 Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
             }
             _ => {
@@ -311,12 +320,10 @@ impl Proxy {
         }
     }
 
-    /// The part of a store the request is about.
-    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Scope {
-        // A write whose content was too large to hold flushes all, as does one whose scope does not compare.
-        let whole = matches!(rule.action, Action::Invalidate(_))
-            && (route.plan.flush_whole || outbound.whole().is_none());
-        let levels = if whole { Vec::new() } else { Route::scope_levels(rule, path) };
+    /// The part of a store the request is about. A write whose content is not at hand is about all of it.
+    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, request: &plan::Request<'_>) -> Scope {
+        let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
+        let levels = if unread { Vec::new() } else { route.plan.scope_levels(rule, request) };
         self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref))
     }
 }

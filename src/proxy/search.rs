@@ -20,7 +20,7 @@ use crate::cache::memo::Memo;
 use crate::cache::store::{Hit, Store};
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
-use crate::plan::{Action, StopSdk};
+use crate::plan::{Action, Rule, StopSdk};
 
 /// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
 const MEMO_SHARE: u64 = 16;
@@ -99,6 +99,8 @@ pub(super) struct Fetch<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) key: Key,
     pub(super) scope: Scope,
+    /// The request asks for an answer that has every write in it.
+    pub(super) sees_all: bool,
     /// Who asks for something else than what everybody gets flies alone.
     pub(super) shared: bool,
     pub(super) terms: Terms,
@@ -112,8 +114,8 @@ impl Fetch<'_> {
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let Self { route, key, scope, shared, terms } = self;
-        let stamp = cache.fences.stamp(&scope);
+        let Self { route, key, scope, sees_all, shared, terms } = self;
+        let stamp = cache.fences.stamp_of(&scope, sees_all);
         let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
         let mut outbound = Some(outbound);
         let ticket = cache.flights.join(key, generation, || {
@@ -243,15 +245,24 @@ pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Byte
     Answer { head, content: Held::Whole(content), framed: true, write: None }
 }
 
-/// Whether the cache is asked at all: the content says all there is to say, and the whole answer is wanted. Where not,
-/// the exchange learns why.
-pub(super) fn may_look_up(seen: &Seen, outbound: &Outbound, exchange: &mut Exchange) -> bool {
+/// Whether the cache is asked at all: the content says all there is to say, the whole answer is wanted, and the rule does
+/// not pass it by what it says (`path` and `query` as rules see them). Where not, the exchange learns why.
+pub(super) fn may_look_up(
+    seen: &Seen,
+    rule: &Rule,
+    outbound: &Outbound,
+    (path, query): (&str, Option<&str>),
+    exchange: &mut Exchange,
+) -> bool {
     let why = if seen.asks.cache == CacheAsk::Bypass {
         Bypass::Request
     } else if outbound.whole().is_none() {
         Bypass::Size
     } else if seen.conditional {
         Bypass::Encoded
+    } else if rule.pass_if.as_ref().is_some_and(|c| c.holds(&outbound.facts(path, query), true)) {
+        // What cannot be read is not stored.
+        Bypass::Rule
     } else {
         return true;
     };

@@ -12,6 +12,7 @@ use crate::cache::key::Key;
 use crate::cache::store::Store;
 use crate::cache::{Policy, StoreIf};
 use crate::json;
+use crate::json::pointer::{self, Found, Pointer, Scalar};
 
 /// Fields that a stored answer gets on its way out: `Age`, and those of the exchange.
 const GIVEN_FIELDS: usize = 6;
@@ -122,7 +123,15 @@ fn is_in_key(vary: &HeaderValue, policy: &Policy) -> bool {
 
 /// Whether the content's top-level members are those of a success worth keeping.
 fn looks_like_success(content: &[u8], expected: &StoreIf) -> bool {
-    let StoreIf { present, absent, non_empty } = expected;
+    let StoreIf { present, absent, non_empty, equals } = expected;
+    if !equals.is_empty() {
+        let places: Vec<_> = equals.iter().map(|(place, _)| place).collect();
+        let found = pointer::find(content, &places);
+        let is = |(found, (_, scalar)): (&Found<'_>, &(Pointer, Scalar))| matches!(found, Found::Value(value) if scalar.is(value));
+        if !found.iter().zip(equals).all(is) {
+            return false;
+        }
+    }
     if present.is_empty() && absent.is_empty() && non_empty.is_empty() {
         return true;
     }
@@ -150,6 +159,7 @@ mod tests {
             present: vec!["result".into()],
             absent: vec!["error".into()],
             non_empty: vec!["result".into()],
+            equals: Vec::new(),
         };
         for (content, success) in [
             (r#"{"result":[{"id":"a"}]}"#, true),
@@ -164,6 +174,27 @@ mod tests {
             assert_eq!(looks_like_success(content.as_bytes(), &expected), success, "{content}");
         }
         assert!(looks_like_success(b"anything", &StoreIf::default()));
+    }
+
+    #[test]
+    fn success_is_told_by_values() {
+        let place = |text| Pointer::parse(text).unwrap();
+        let word = |text: &str| Scalar::Word(text.to_owned());
+        let equals = vec![(place("/timed_out"), word("false")), (place("/_shards/failed"), word("0"))];
+        let expected = StoreIf { absent: vec!["error".into()], equals, ..StoreIf::default() };
+        for (content, success) in [
+            (r#"{"took":3,"timed_out":false,"_shards":{"total":1,"failed":0}}"#, true),
+            (r#"{"timed_out":true,"_shards":{"failed":0}}"#, false),
+            (r#"{"timed_out":"false","_shards":{"failed":0}}"#, false),
+            (r#"{"timed_out":false,"_shards":{"failed":1}}"#, false),
+            (r#"{"timed_out":false,"_shards":{}}"#, false),
+            (r#"{"timed_out":false,"timed_out":false,"_shards":{"failed":0}}"#, false),
+            (r#"{"timed_out":false,"_shards":{"failed":0},"error":{}}"#, false),
+            (r#"{"timed_out":false,"_shards":{"failed":0}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(looks_like_success(content.as_bytes(), &expected), success, "{content}");
+        }
     }
 
     #[test]

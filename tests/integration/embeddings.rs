@@ -596,3 +596,29 @@ async fn a_route_may_leave_them_alone() {
         assert_eq!(answer.header("cache-status").is_some(), !env.is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_rule_may_pass_some_of_them() {
+    let upstream = Upstream::answering(embed).await;
+    let rules = "rules: [{name: e, path: '^/e$', operation: embeddings, action: embeddings, pass_if: {body: {/dimensions: '*'}}}]";
+    let pillion = Pillion::route("openai", &upstream, &[rules]).await;
+    let [plain, passed] =
+        ["", r#","dimensions":3"#].map(|more| format!(r#"{{"model":"m","input":"a"{more}}}"#));
+    for hit in [false, true] {
+        assert_eq!(pillion.post("/e", &plain).await.is_hit(), hit);
+        assert_eq!(pillion.post("/e", &passed).await.cache(), "pillion; fwd=bypass; detail=rule");
+    }
+}
+
+#[tokio::test]
+async fn those_of_azure_are_stored_by_deployment() {
+    let upstream = Upstream::answering(embed).await;
+    let pillion = Pillion::route("azure", &upstream, &[]).await;
+    let body = asking(&["a"]).to_string();
+    for deployment in ["one", "two"] {
+        let target = format!("/openai/deployments/{deployment}/embeddings?api-version=2024-10-21");
+        assert!(!pillion.post_with(&target, &[("api-key", "k")], &body).await.is_hit());
+        assert!(pillion.post_with(&target, &[("api-key", "k")], &body).await.is_hit());
+        assert!(!pillion.post_with(&target, &[("api-key", "other")], &body).await.is_hit());
+    }
+}

@@ -11,6 +11,10 @@
 mod support;
 
 #[cfg(test)]
+#[path = "../presets/table.rs"]
+mod table;
+
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod answers;
@@ -40,6 +44,8 @@ mod framing;
 mod hops;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod presets;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
