@@ -43,9 +43,9 @@ pub fn markdown() -> String {
             .chain(presets::aliases(name))
             .map(|alias| format!("[`{alias}`](#{name})"))
             .collect();
-        let stored: Vec<&str> =
+        let rules: Vec<&str> =
             plan.rules.iter().filter(|rule| policy(rule).is_some()).map(|rule| rule.name.as_str()).collect();
-        let stores = if stored.is_empty() { "nothing".to_owned() } else { stored.join(", ") };
+        let stores = if rules.is_empty() { "nothing".to_owned() } else { rules.join(", ") };
         let Time(settle) = preset.store.settle.unwrap_or_default();
         let settles = if plan.fenced { span(settle) } else { String::new() };
         row(&mut out, &[&names.join(", "), &stores, &settles, checked(preset)]);
