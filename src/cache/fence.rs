@@ -22,12 +22,15 @@ use tokio::time::Instant;
 
 use super::Settle;
 
-/// Fences in the table, 32 bytes each: a write drops a bystander once in some ten thousand times.
+/// Fences in the table, 24 bytes each: a write drops a bystander once in some ten thousand times.
 const SLOTS: usize = 65_536;
 /// Levels of a scope that are told apart; what lies deeper shares a fence with its parent.
 const MAX_LEVELS: usize = 5;
 /// Fences one scope can touch: one more than levels, for the store as a whole, and `any` beside `own`.
 const MAX_TOUCHED: usize = MAX_LEVELS + 2;
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
 /// Ends a name in the hash. No `char` has this value.
 const END_OF_NAME: u32 = u32::MAX;
@@ -46,9 +49,10 @@ pub struct Fences {
 struct Fence {
     generation: AtomicU64,
     in_flight: AtomicU32,
-    /// When the store has done what it acknowledged, in nanoseconds since `Fences::epoch`.
-    done_at: AtomicU64,
-    /// When every search sees it.
+    /// When the store has done what it acknowledged, in whole seconds since `Fences::epoch`, rounded up: it is a matter
+    /// of minutes, and fits where there is room.
+    done_at: AtomicU32,
+    /// When every search sees it, in nanoseconds.
     settled_at: AtomicU64,
 }
 
@@ -188,7 +192,7 @@ impl Fences {
         let now = self.now();
         stamp.settled = self.touched(&scope.read).all(|fence| {
             fence.in_flight.load(SeqCst) == 0
-                && fence.done_at.load(SeqCst) <= now
+                && u64::from(fence.done_at.load(SeqCst)) * SECOND <= now
                 && (sees_all || fence.settled_at.load(SeqCst) <= now)
         });
         stamp
@@ -246,7 +250,8 @@ impl Drop for Write {
     fn drop(&mut self) {
         let now = self.fences.now();
         let after = |span: Duration| (!span.is_zero()).then(|| now.saturating_add(span.as_nanos() as u64));
-        let (done_at, settled_at) = (after(self.settle.work), after(self.settle.lag));
+        let settled_at = after(self.settle.lag);
+        let done_at = after(self.settle.work).map(|at| at.div_ceil(SECOND).min(u32::MAX.into()) as u32);
         for fence in self.fences.touched(&self.touched) {
             // In this order: whoever sees the new generation sees the times too.
             if let Some(done_at) = done_at {
