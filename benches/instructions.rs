@@ -188,6 +188,9 @@ fn cache_policy() -> CachePolicy {
     let names = |list: &[&'static str]| list.iter().map(|name| HeaderName::from_static(name)).collect();
     CachePolicy {
         ttl: Duration::from_secs(300),
+        stale_if_error: Duration::ZERO,
+        shadow: false,
+        audit: 0.0,
         max_entry: 1 << 20,
         vary: names(&["accept", "accept-language", "content-type", "origin", "prefer"]),
         credentials: names(&[
@@ -246,7 +249,7 @@ fn filled(key: Key) -> Store {
     let stamp = fences.stamp(&scope);
     let store = Store::new(64 << 20, fences);
     let headers = request_headers();
-    assert!(store.put(key, stamp, Duration::from_secs(300), headers, &Bytes::from(vec![b'x'; 8192])));
+    assert!(store.put(key, stamp, cache_policy().lifetime(key), headers, &Bytes::from(vec![b'x'; 8192])));
     store
 }
 

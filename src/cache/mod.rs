@@ -10,5 +10,6 @@ pub mod key;
 pub mod memo;
 mod policy;
 pub mod store;
+pub mod unshared;
 
 pub use policy::{Policy, Settle, StoreIf};

@@ -7,6 +7,7 @@
 //!
 //! [`Proxy::handle`] never fails: `respond` uses `?`, and a failure becomes a response in one place.
 
+mod compare;
 mod content;
 mod downstream;
 mod forward;
@@ -36,12 +37,13 @@ use tokio_util::task::TaskTracker;
 use crate::cache::fence::{Fences, Scope};
 use crate::cache::key::Keyring;
 use crate::error::{Dialect, Error, Kind};
-use crate::exchange::{Bypass, CacheStatus, Exchange};
+use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
 use crate::plan::{Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
+use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
 use forward::{Answer, Forwarded, Outbound, Terms, forward};
 use headers::{CacheAsk, Seen};
@@ -63,6 +65,8 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
     retry_reasons: &Reason::WORDS,
     not_retried_reasons: &GiveUp::WORDS,
     cache_results: &CacheStatus::WORDS,
+    shadow_results: &Compared::SHADOW_WORDS,
+    audit_results: &Compared::AUDIT_WORDS,
     not_stored_reasons: &NotStored::WORDS,
     window_reasons: &window::Untouched::WORDS,
 };
@@ -240,10 +244,17 @@ impl Proxy {
             _ => None,
         };
         let refresh = asks.cache == CacheAsk::Refresh;
-        if let Some((_, key)) = &look_up
+        if let Some((policy, key)) = &look_up
             && !refresh
-            && let Some(answer) = self.cache.stored(*key, exchange)
+            && !policy.shadow
+            && let Some((answer, stored)) = self.cache.stored(*key, exchange)
         {
+            if policy.audit > 0.0 && fastrand::f64() < policy.audit {
+                outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+                outbound.reservation = reservation;
+                let terms = Terms { hold: policy.max_entry, ..terms };
+                audit(&self.cache, route, outbound, terms, stored);
+            }
             return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
         }
 
@@ -253,9 +264,21 @@ impl Proxy {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
                 let scope = self.scope(route, rule, &outbound, &path);
-                let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                let watch = policy.shadow && !refresh;
+                let fetch = Fetch {
+                    route,
+                    key,
+                    scope,
+                    shared: !refresh && !asks.no_retry && !policy.shadow,
+                    stale_if_error: !refresh && !policy.shadow && !policy.stale_if_error.is_zero(),
+                    terms,
+                };
                 // Boxed, as the write is: a request that passes through must not carry their size.
-                Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                if watch {
+                    Box::pin(shadow(fetch, &self.cache, outbound, exchange)).await
+                } else {
+                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                }
             }
             (Action::Invalidate(settle), None) if fenced => {
                 let scope = self.scope(route, rule, &outbound, &path);
@@ -360,7 +383,7 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
             answer.head.headers.remove(header::CONTENT_LENGTH);
         }
         answer.head.version = http::Version::HTTP_11;
-        let hit = matches!(exchange.cache, Some(CacheStatus::Hit { .. }));
+        let hit = matches!(exchange.cache, Some(CacheStatus::Hit { .. } | CacheStatus::Stale { .. }));
         if rule.reads_usage && !hit && answer.head.status.is_success() {
             exchange.read_usage(&answer.head.headers);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
+use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::content::Held;
@@ -16,7 +17,8 @@ use crate::cache::fence::{Fences, Scope, Stamp};
 use crate::cache::flight::Flights;
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::memo::Memo;
-use crate::cache::store::{Hit, Store};
+use crate::cache::store::{Hit, Store, Stored};
+use crate::cache::unshared::Unshared;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
 use crate::plan::{Action, StopSdk};
@@ -24,13 +26,20 @@ use crate::plan::{Action, StopSdk};
 /// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
 const MEMO_SHARE: u64 = 16;
 
+/// Audits under way at most, of all routes together: each holds an answer, and an upstream that is slow should not get
+/// more and more of them.
+const AUDITS: usize = 4;
+
 /// Everything the cache consists of, for every route.
 #[derive(Debug)]
 pub(crate) struct Cache {
     pub(crate) store: Store,
     pub(crate) fences: Arc<Fences>,
     flights: Flights<Arc<Fetched>>,
+    unshared: Unshared,
     memo: Memo,
+    /// What audits may be under way.
+    pub(super) audits: Arc<Semaphore>,
 }
 
 impl Cache {
@@ -38,7 +47,14 @@ impl Cache {
     pub(crate) fn new(bytes: u64, fences: Arc<Fences>) -> Self {
         let memo = bytes / MEMO_SHARE;
         let store = Store::new(bytes - memo, Arc::clone(&fences));
-        Self { store, fences, flights: Flights::default(), memo: Memo::new(memo) }
+        Self {
+            store,
+            fences,
+            flights: Flights::default(),
+            unshared: Unshared::default(),
+            memo: Memo::new(memo),
+            audits: Arc::new(Semaphore::new(AUDITS)),
+        }
     }
 }
 
@@ -80,14 +96,31 @@ impl Cache {
         self.memo.key(names, &identity)
     }
 
-    /// The stored answer of that name, if it may be used.
-    pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<Answer> {
-        let Hit { stored, age, ttl } = self.store.get(key)?;
-        exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs() });
-        let mut headers = stored.headers.clone();
-        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-        Some(whole_answer(StatusCode::OK, headers, stored.content.clone()))
+    /// The stored answer of that name, if it may be used, and what it was made of.
+    pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<(Answer, Arc<Stored>)> {
+        let hit = self.store.get(key)?;
+        exchange.cache = Some(CacheStatus::Hit { ttl: hit.ttl.as_secs() });
+        Some((given(&hit), hit.stored))
     }
+
+    /// The stored answer in place of a failure, if no write has passed it (RFC 5861 section 4).
+    fn instead_of(&self, failed: &Forwarded, key: Key, exchange: &mut Exchange) -> Option<Answer> {
+        let status = match &failed.result {
+            Ok(answer) if answer.head.status.is_server_error() => Some(answer.head.status.as_u16()),
+            Err(error) if error.kind.is_upstreams() => None,
+            _ => return None,
+        };
+        let hit = self.store.get_stale(key)?;
+        exchange.cache = Some(CacheStatus::Stale { status });
+        Some(given(&hit))
+    }
+}
+
+/// A stored answer as it is given again.
+fn given(Hit { stored, age, .. }: &Hit) -> Answer {
+    let mut headers = stored.headers.clone();
+    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    whole_answer(StatusCode::OK, headers, stored.content.clone())
 }
 
 /// A search that nothing stored answers.
@@ -97,19 +130,32 @@ pub(super) struct Fetch<'a> {
     pub(super) scope: Scope,
     /// Who asks for something else than what everybody gets flies alone.
     pub(super) shared: bool,
+    /// What is stored may stand in for a failure.
+    pub(super) stale_if_error: bool,
     pub(super) terms: Terms,
 }
 
 impl Fetch<'_> {
-    /// An answer shared with others who ask the same now, or one of its own.
+    /// The upstream's answer, or what is stored where that is a failure.
     pub(super) async fn search(
         self,
         cache: &Arc<Cache>,
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let Self { route, key, scope, shared, terms } = self;
+        let (key, stale_if_error) = (self.key, self.stale_if_error);
+        let forwarded = self.fetch(cache, outbound, exchange).await;
+        if stale_if_error && let Some(answer) = cache.instead_of(&forwarded, key, exchange) {
+            return Forwarded { result: Ok(answer), stop_sdk: false };
+        }
+        forwarded
+    }
+
+    /// An answer shared with others who ask the same now, or one of its own.
+    async fn fetch(self, cache: &Arc<Cache>, outbound: Outbound, exchange: &mut Exchange) -> Forwarded {
+        let Self { route, key, scope, shared, terms, .. } = self;
         let stamp = cache.fences.stamp(&scope);
+        let shared = shared && !cache.unshared.contains(key);
         let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
         let mut outbound = Some(outbound);
         let ticket = cache.flights.join(key, generation, || {
@@ -230,6 +276,7 @@ async fn fetch(
         }
         _ => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
     };
+    cache.unshared.note(key, matches!(brought, Brought::Whole { .. }));
     Arc::new(Fetched { attempts, stored, stop_sdk, hurried, brought })
 }
 

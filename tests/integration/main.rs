@@ -15,6 +15,8 @@ mod admin;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod cache_failing;
+#[cfg(test)]
 mod cache_flight;
 #[cfg(test)]
 mod cache_hits;
@@ -22,6 +24,8 @@ mod cache_hits;
 mod cache_keys;
 #[cfg(test)]
 mod cache_settle;
+#[cfg(test)]
+mod cache_shadow;
 #[cfg(test)]
 mod cache_stale;
 #[cfg(test)]

@@ -106,6 +106,9 @@ impl Ground<'_> {
             }
             Action::Cache => Some(plan::Action::Cache(Box::new(cache::Policy {
                 ttl: self.layers.ttl(rule.operation == Some(written::Operation::Search)),
+                stale_if_error: self.layers.stale_if_error(),
+                shadow: self.layers.shadow(),
+                audit: self.layers.audit(),
                 max_entry: self.layers.max_entry(self.store_size),
                 vary: vary?,
                 credentials: headers(&credentials, at, findings)?,
