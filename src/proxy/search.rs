@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::content::Held;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
@@ -154,45 +154,55 @@ impl Fetch<'_> {
     /// An answer shared with others who ask the same now, or one of its own.
     async fn fetch(self, cache: &Arc<Cache>, outbound: Outbound, exchange: &mut Exchange) -> Forwarded {
         let Self { route, key, scope, shared, terms, .. } = self;
-        let stamp = cache.fences.stamp(&scope);
         let shared = shared && !cache.unshared.contains(key);
-        let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
         let mut outbound = Some(outbound);
-        let ticket = cache.flights.join(key, generation, || {
-            let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
-            fetch(cache, route, outbound, terms, key, stamp)
-        });
-        let leads = ticket.leads;
-        // A leader's deadline is its fetch's own, which ends with more to tell.
-        let landed =
-            if leads { Ok(ticket.land().await) } else { timeout_at(terms.deadline, ticket.land()).await };
-        let fetched = match landed {
-            Ok(Some(fetched)) => fetched,
-            Ok(None) => return Error::new(Kind::Internal, "the search was interrupted").into(),
-            Err(_) => {
-                exchange.cache = Some(CacheStatus::Collapsed);
-                let error = Error::new(Kind::ResponseTimeout, "no response in time");
-                return Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never };
-            }
-        };
-        if leads {
-            exchange.attempts = fetched.attempts;
-            exchange.cache = Some(if stamp.settled() {
-                CacheStatus::Miss { stored: fetched.stored }
-            } else {
-                CacheStatus::Bypass(Bypass::Settle)
+        loop {
+            let stamp = cache.fences.stamp(&scope);
+            let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
+            let ticket = cache.flights.join(key, generation, || {
+                let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
+                fetch(cache, route, outbound, terms, key, stamp)
             });
-        } else {
-            exchange.cache = Some(CacheStatus::Collapsed);
-        }
-        match fetched.take(leads) {
-            Some(result) => Forwarded { result, stop_sdk: fetched.stop_sdk },
-            None => alone(route, outbound, &terms, exchange).await,
+            let leads = ticket.leads;
+            // A leader's deadline is its fetch's own, which ends with more to tell.
+            let landed = if leads {
+                Ok(ticket.land().await)
+            } else {
+                exchange.cache = Some(CacheStatus::Collapsed);
+                timeout_at(terms.deadline, ticket.land()).await
+            };
+            let fetched = match landed {
+                Ok(Some(fetched)) => fetched,
+                Ok(None) => return Error::new(Kind::Internal, "the search was interrupted").into(),
+                Err(_) => return late(route),
+            };
+            if leads {
+                exchange.attempts = fetched.attempts;
+                exchange.cache = Some(if stamp.settled() {
+                    CacheStatus::Miss { stored: fetched.stored }
+                } else {
+                    CacheStatus::Bypass(Bypass::Settle)
+                });
+            }
+            match fetched.take(leads) {
+                Part::Given(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
+                Part::AnothersAnswer => return alone(route, outbound, &terms, exchange).await,
+                // One of those who waited takes the lead: an upstream that was too slow for one does not get a call of
+                // each of them.
+                Part::AnothersFailure if Instant::now() < terms.deadline => {}
+                Part::AnothersFailure => return late(route),
+            }
         }
     }
 }
 
-/// Asks for itself: what the flight brought was not to be shared, or failed by its leader's own deadline.
+/// The deadline is over, and another's call was waited for.
+fn late(route: &Route) -> Forwarded {
+    let error = Error::new(Kind::ResponseTimeout, "no response in time");
+    Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never }
+}
+
+/// Asks for itself: what the flight brought was not to be shared.
 async fn alone(
     route: &Arc<Route>,
     outbound: Option<Outbound>,
@@ -207,25 +217,35 @@ async fn alone(
 }
 
 impl Fetched {
-    /// This request's part of what was brought; `None` if there is none for it.
-    fn take(&self, leads: bool) -> Option<Result<Answer, Error>> {
+    /// This request's part of what was brought.
+    fn take(&self, leads: bool) -> Part {
         match &self.brought {
-            Brought::Whole { status, .. } if !leads && self.hurried && !status.is_success() => None,
-            Brought::Failed(_) if !leads && self.hurried => None,
+            Brought::Whole { status, .. } if !leads && self.hurried && !status.is_success() => {
+                Part::AnothersFailure
+            }
+            Brought::Failed(error) if !leads && (self.hurried || error.kind == Kind::ResponseTimeout) => {
+                Part::AnothersFailure
+            }
+            Brought::Failed(error) => Part::Given(Err(error.clone())),
             Brought::Whole { status, headers, content } => {
-                Some(Ok(whole_answer(*status, headers.clone(), content.clone())))
+                Part::Given(Ok(whole_answer(*status, headers.clone(), content.clone())))
             }
-            Brought::ForOne(answer) => answer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take_if(|_| leads)
-                .map(|answer| Ok(*answer)),
-            Brought::Failed(error) if leads || error.kind != Kind::ResponseTimeout => {
-                Some(Err(error.clone()))
+            Brought::ForOne(answer) => {
+                let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+                answer.take_if(|_| leads).map_or(Part::AnothersAnswer, |answer| Part::Given(Ok(*answer)))
             }
-            Brought::Failed(_) => None,
         }
     }
+}
+
+/// What one of those on a flight has of it.
+enum Part {
+    /// The same as everybody.
+    Given(Result<Answer, Error>),
+    /// Nothing: the answer is its leader's only.
+    AnothersAnswer,
+    /// Nothing: it failed by what its leader allowed it.
+    AnothersFailure,
 }
 
 /// Runs in a task of its own, so that whoever began it may leave.
