@@ -12,6 +12,7 @@ mod content;
 mod downstream;
 mod forward;
 mod headers;
+mod invalidate;
 mod pieces;
 mod route;
 mod search;
@@ -20,6 +21,7 @@ mod trim;
 mod write;
 
 pub use downstream::Downstream;
+pub use invalidate::NoSuchRoute;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -74,6 +76,8 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
 /// All that requests need, made once.
 #[derive(Debug)]
 pub struct Proxy {
+    /// All of them, in the order of the configuration.
+    routes: Vec<Arc<Route>>,
     /// By listener.
     tables: Vec<Table>,
     cache: Arc<Cache>,
@@ -125,6 +129,7 @@ impl Proxy {
             .unwrap_or(HeaderValue::from_static("1.1 pillion"));
         let buffers = Buffers::new(budgets.buffers);
         Ok(Self {
+            routes,
             tables,
             cache: Arc::new(cache),
             buffers,

@@ -185,12 +185,12 @@ impl Fetch<'_> {
                 });
             }
             match fetched.take(leads) {
-                Part::Given(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
-                Part::AnothersAnswer => return alone(route, outbound, &terms, exchange).await,
+                Ok(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
+                Err(Nothing::AnothersAnswer) => return alone(route, outbound, &terms, exchange).await,
                 // One of those who waited takes the lead: an upstream that was too slow for one does not get a call of
                 // each of them.
-                Part::AnothersFailure if Instant::now() < terms.deadline => {}
-                Part::AnothersFailure => return late(route),
+                Err(Nothing::AnothersFailure) if Instant::now() < terms.deadline => {}
+                Err(Nothing::AnothersFailure) => return late(route),
             }
         }
     }
@@ -218,33 +218,32 @@ async fn alone(
 
 impl Fetched {
     /// This request's part of what was brought.
-    fn take(&self, leads: bool) -> Part {
+    fn take(&self, leads: bool) -> Result<Result<Answer, Error>, Nothing> {
         match &self.brought {
             Brought::Whole { status, .. } if !leads && self.hurried && !status.is_success() => {
-                Part::AnothersFailure
+                Err(Nothing::AnothersFailure)
             }
             Brought::Failed(error) if !leads && (self.hurried || error.kind == Kind::ResponseTimeout) => {
-                Part::AnothersFailure
+                Err(Nothing::AnothersFailure)
             }
-            Brought::Failed(error) => Part::Given(Err(error.clone())),
+            Brought::Failed(error) => Ok(Err(error.clone())),
             Brought::Whole { status, headers, content } => {
-                Part::Given(Ok(whole_answer(*status, headers.clone(), content.clone())))
+                Ok(Ok(whole_answer(*status, headers.clone(), content.clone())))
             }
             Brought::ForOne(answer) => {
                 let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-                answer.take_if(|_| leads).map_or(Part::AnothersAnswer, |answer| Part::Given(Ok(*answer)))
+                let answer = answer.take_if(|_| leads).ok_or(Nothing::AnothersAnswer)?;
+                Ok(Ok(*answer))
             }
         }
     }
 }
 
-/// What one of those on a flight has of it.
-enum Part {
-    /// The same as everybody.
-    Given(Result<Answer, Error>),
-    /// Nothing: the answer is its leader's only.
+/// Why one of those on a flight has nothing of it.
+enum Nothing {
+    /// The answer is its leader's only.
     AnothersAnswer,
-    /// Nothing: it failed by what its leader allowed it.
+    /// It failed by what its leader allowed it.
     AnothersFailure,
 }
 

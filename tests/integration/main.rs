@@ -21,6 +21,8 @@ mod cache_flight;
 #[cfg(test)]
 mod cache_hits;
 #[cfg(test)]
+mod cache_invalidate;
+#[cfg(test)]
 mod cache_keys;
 #[cfg(test)]
 mod cache_settle;
