@@ -15,6 +15,8 @@ mod admin;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod cache_equal;
+#[cfg(test)]
 mod cache_failing;
 #[cfg(test)]
 mod cache_flight;
