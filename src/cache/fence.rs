@@ -12,11 +12,12 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
-use tokio::time::Instant;
+
+use super::sync::{AtomicU32, AtomicU64, Instant};
 
 /// Fences in the table, 24 bytes each: a write drops a bystander once in some ten thousand times.
 const SLOTS: usize = 65_536;
@@ -83,6 +84,8 @@ pub struct Stamp {
     generations: [u64; MAX_TOUCHED],
     /// The store was at rest: no write under way, none settling.
     settled: bool,
+    /// Which of the fences were settling, a bit each.
+    settling: u8,
     /// When it was taken.
     pub(super) taken: Instant,
 }
@@ -93,9 +96,11 @@ impl Stamp {
         self.settled
     }
 
-    /// A value that differs whenever the generations differ: requests share a flight only within one.
+    /// A value that differs whenever the generations differ: requests share a flight only within one. It differs also
+    /// before and after a part of the store has settled: what was asked while it did is no answer to who asks later.
     pub fn generation(&self) -> u64 {
-        self.generations.iter().fold(0, |all, one| all.rotate_left(9) ^ token(*one))
+        let settling = token(self.settling.into());
+        self.generations.iter().fold(settling, |all, one| all.rotate_left(9) ^ token(*one))
     }
 }
 
@@ -162,15 +167,17 @@ impl Fences {
     /// What a read must remember before it is sent. Generations are taken first: a write that ends in between is then
     /// seen by its generation, or by the settle time it set before.
     pub fn stamp(&self, scope: &Scope) -> Stamp {
-        let mut stamp =
-            Stamp { read: scope.read, generations: [0; MAX_TOUCHED], settled: true, taken: Instant::now() };
+        let (generations, taken) = ([0; MAX_TOUCHED], Instant::now());
+        let mut stamp = Stamp { read: scope.read, generations, settled: true, settling: 0, taken };
         for (place, fence) in stamp.generations.iter_mut().zip(self.touched(&scope.read)) {
             *place = fence.generation.load(SeqCst);
         }
         let now = self.now();
-        stamp.settled = self
-            .touched(&scope.read)
-            .all(|fence| fence.in_flight.load(SeqCst) == 0 && fence.settled_at.load(SeqCst) <= now);
+        for (place, fence) in self.touched(&scope.read).enumerate() {
+            stamp.settled &= fence.in_flight.load(SeqCst) == 0;
+            stamp.settling |= u8::from(fence.settled_at.load(SeqCst) > now) << place;
+        }
+        stamp.settled &= stamp.settling == 0;
         stamp
     }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use tokio::time::Instant;
 
 use super::fence::{Fences, Stamp};
 use super::key::Key;
+use super::sync::Instant;
 
 /// What an entry costs besides its content and headers: key, stamp, times, and the cache's own bookkeeping.
 const ENTRY_OVERHEAD: usize = 512;

@@ -316,3 +316,29 @@ async fn an_answer_for_all_ends_the_memory_of_one_for_one() {
     assert!(answers(&mut clients).await.iter().all(|answer| answer.text() == FOUND));
     assert_eq!(upstream.count(), 4);
 }
+
+#[tokio::test]
+async fn who_asks_when_the_store_has_settled_does_not_join_who_asked_before() {
+    let (upstream, early) = (Upstream::start().await, Gate::new());
+    let lines = ["cache: {settle: 10s}", "timeouts: {first_byte: 1m, total: 1m}"];
+    let pillion = Pillion::route("upstash-vector", &upstream, &lines).await;
+    upstream.push(Answer::ok("{}"));
+    assert_eq!(pillion.post("/upsert/one", "{}").await.status, 200);
+    upstream.push(Answer::ok(r#"{"result":["old"]}"#).held(&early));
+    let mut before = asking(&pillion, 1, &[]).await;
+    upstream.seen(2).await;
+    advance(Duration::from_secs(11)).await;
+    upstream.push(Answer::ok(r#"{"result":["new"]}"#));
+    let after = pillion.post("/query/one", "{}").await;
+    assert_eq!(
+        (after.text().as_str(), after.cache()),
+        (r#"{"result":["new"]}"#, "pillion; fwd=miss; stored")
+    );
+    early.open();
+    let before = answers(&mut before).await.remove(0);
+    assert_eq!(
+        (before.text().as_str(), before.cache()),
+        (r#"{"result":["old"]}"#, "pillion; fwd=bypass; detail=settle")
+    );
+    assert_eq!(pillion.post("/query/one", "{}").await.text(), r#"{"result":["new"]}"#);
+}
