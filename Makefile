@@ -63,7 +63,7 @@ bench-instructions: ## instruction counts of the pure pieces against tests/bench
 
 bench-trim: ## what trimming 200 KB costs beside serde_json's RawValue; fails above 0.22 of its time
 	@tests/setup build
-	cargo bench --quiet --bench trim
+	cargo bench --quiet --profile release --bench trim
 
 build: ## the release binary, the quick way
 	@tests/setup build

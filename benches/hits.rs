@@ -221,7 +221,7 @@ fn filled_proxy(upstream: SocketAddr) -> Arc<Proxy> {
         "version: 1\nroutes: [{{name: vector, path: /vector, upstream: \"http://{upstream}\", preset: upstash-vector}}]"
     );
     let plans = pillion::config::parse(&text, None, &[].into()).unwrap().routes;
-    let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY);
+    let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY).sharded(2);
     let (tls, _) = Tls::new(None).unwrap();
     let budgets = Budgets { cache: 64 << 20, buffers: 64 << 20 };
     let proxy = Arc::new(Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics)).unwrap());
@@ -250,10 +250,8 @@ impl Asking {
         let (near, far) = tokio::io::duplex(64 << 10);
         let proxy = Arc::clone(proxy);
         runtime.spawn(async move {
-            let service = service_fn(move |request| {
-                let proxy = Arc::clone(&proxy);
-                async move { Ok::<_, std::convert::Infallible>(proxy.handle(0, request).await) }
-            });
+            let service =
+                service_fn(async |request| Ok::<_, std::convert::Infallible>(proxy.handle(0, request).await));
             let _ended =
                 http1::Builder::new().half_close(false).serve_connection(TokioIo::new(far), service).await;
         });

@@ -323,7 +323,7 @@ fn metrics() -> Metrics {
 }
 
 fn observe() -> Piece {
-    let series = metrics().series(0, 2);
+    let series = Arc::clone(metrics().series(0, 2));
     let seen = Observation {
         status: 200,
         total: Duration::from_micros(812_345),
@@ -355,10 +355,9 @@ fn timing() -> Piece {
 /// All that an exchange does besides: begun, routed, sealed, observed.
 fn seal() -> Piece {
     let metrics = metrics();
-    let series = metrics.series(0, 2);
     Box::new(move || {
         let mut exchange = Exchange::begin();
-        exchange.routed(&series);
+        exchange.routed(metrics.series(0, 2));
         let mut headers = HeaderMap::with_capacity(8);
         exchange.seal(200, &mut headers);
         exchange.complete();

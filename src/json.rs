@@ -4,7 +4,6 @@
 //! or a cache key built on its spans means the same to the upstream. It must never repair, reorder or re-spell
 //! anything. Whether the bytes are UTF-8 is left to callers that depend on it.
 
-mod block;
 mod string;
 mod text;
 mod utf8;
@@ -16,6 +15,9 @@ pub use utf8::is_utf8;
 
 /// Containers may be nested this deep, the outermost counted (RFC 8259 section 9 lets a parser set the limit).
 pub const MAX_DEPTH: u32 = 128;
+
+/// Bytes looked at as one, in vectors as wide as the CPU has: one for each bit of a word.
+const BLOCK: usize = 64;
 
 /// Why bytes are not a JSON text that we read. As wide as what stands in its place in a result: written in one byte and
 /// read in eight, it would stall every string.
@@ -160,11 +162,11 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         let rest = self.rest();
-        let inside = string::inside(rest)?;
+        let inside = string::inside(rest).ok_or(Invalid::Syntax)?;
         let raw = rest.get(..inside.len).ok_or(Invalid::Syntax)?;
         self.at += inside.len + 1;
         self.ascii &= inside.ascii;
-        Ok(Text { raw, escaped: inside.escaped })
+        Ok(Text { raw })
     }
 
     /// Reads a number, as it is spelled (RFC 8259 section 6).
@@ -376,6 +378,20 @@ fn digits(bytes: &[u8]) -> usize {
         rest = tail;
     }
     count + rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// What `dispatch!` may be given on this machine: not only its best.
+#[cfg(test)]
+fn levels() -> Vec<fearless_simd::Level> {
+    let best = fearless_simd::Level::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        use fearless_simd::Level::{Avx2, Avx512, Sse2, Sse4_2};
+        let lower = [best.as_sse2().map(Sse2), best.as_sse4_2().map(Sse4_2), best.as_avx2().map(Avx2)];
+        lower.into_iter().chain([best.as_avx512().map(Avx512)]).flatten().collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    vec![best]
 }
 
 #[cfg(test)]

@@ -27,3 +27,4 @@ pub mod body;
 
 pub mod error;
 pub mod json;
+pub mod shard;

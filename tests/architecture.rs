@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     // The ground: what concerns move their bytes with.
     &["body", "redis"],
     // And what everything can say and read.
-    &["error", "json"],
+    &["error", "json", "shard"],
 ];
 
 /// Rows that later versions fill.

@@ -3,8 +3,11 @@
 //! Chunks are kept by handle, never copied or delayed. What is larger than the bounds here is not counted; nothing on
 //! this page may ever change or hold up a byte.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
+use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::metrics::Usage;
@@ -13,6 +16,8 @@ use crate::metrics::Usage;
 const MAX_JSON: usize = 1024 * 1024;
 /// An event larger than this is not read for usage, in bytes.
 const MAX_EVENT: usize = 64 * 1024;
+/// Made once: every event of every stream is searched for it.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
 /// Reads an answer for its usage.
 #[derive(Debug)]
@@ -61,6 +66,10 @@ impl Reader {
                 }
             }
             Reader::Events { line, usage } => {
+                // Nearly every chunk: whole lines, and nothing in them.
+                if line.is_empty() && chunk.ends_with(b"\n") && USAGE.find(chunk).is_none() {
+                    return;
+                }
                 let mut rest: &[u8] = chunk;
                 while let Some(end) = memchr::memchr(b'\n', rest) {
                     let (head, tail) = rest.split_at(end);
@@ -132,7 +141,7 @@ struct Details {
 
 fn read_line(line: &[u8], usage: &mut Usage) {
     if let Some(data) = line.strip_prefix(b"data:")
-        && memchr::memmem::find(data, b"\"usage\"").is_some()
+        && USAGE.find(data).is_some()
     {
         read_json(data, usage);
     }

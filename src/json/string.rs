@@ -1,12 +1,15 @@
 //! Where a string ends, and whether all of it may stand in one (RFC 8259 section 7).
 //!
 //! A long conversation is almost nothing but the insides of strings, so this is what reading one costs. Text is dense
-//! with escapes, and a branch on each would be mispredicted: blocks are weighed whole, by words of one bit a byte.
+//! with escapes, and a branch on each, or on each block with one, would be mispredicted: blocks are weighed whole, by
+//! words of one bit a byte, and nothing branches before something rare.
 
-use std::ops::BitOr as _;
+#![expect(clippy::inline_always, reason = "only what is inlined is compiled for the CPU that was found")]
 
-use super::Invalid;
-use super::block::{BLOCK, Block, Lane, any_set, equal, upto};
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x64};
+
+use super::BLOCK;
 
 /// A string is longer than this where it pays to look at blocks.
 const SHORT: usize = 16;
@@ -16,15 +19,13 @@ const SHORT: usize = 16;
 pub(super) struct Inside {
     /// Bytes before the closing quote.
     pub(super) len: usize,
-    /// Some character is escaped.
-    pub(super) escaped: bool,
     /// Nothing but ASCII. Also false where only bytes behind the string are not.
     pub(super) ascii: bool,
 }
 
-/// Fails where the string does not end, holds a control character or an escape that there is not.
+/// `None` where the string does not end, holds a control character or an escape that there is not.
 #[inline]
-pub(super) fn inside(bytes: &[u8]) -> Result<Inside, Invalid> {
+pub(super) fn inside(bytes: &[u8]) -> Option<Inside> {
     let mut len = 0;
     // Names and roles end in here, and a call for each would cost more than they do.
     while len < SHORT {
@@ -36,11 +37,11 @@ pub(super) fn inside(bytes: &[u8]) -> Result<Inside, Invalid> {
             if (word >> (at * 8)) as u8 != b'"' {
                 break;
             }
-            return Ok(Inside { len: len + at as usize, escaped: false, ascii: true });
+            return Some(Inside { len: len + at as usize, ascii: true });
         }
         len += 8;
     }
-    long(bytes)
+    long(Level::new(), bytes)
 }
 
 /// Has the high bit of the first byte set that is a quote, a backslash, a control character or not ASCII. Behind it,
@@ -58,126 +59,112 @@ fn special(word: u64) -> u64 {
 }
 
 #[inline(never)]
-fn long(bytes: &[u8]) -> Result<Inside, Invalid> {
-    let mut walk = Walk::default();
-    let mut rest = bytes;
-    let mut last = [0; BLOCK];
+fn long(level: Level, bytes: &[u8]) -> Option<Inside> {
+    dispatch!(level, simd => walk(simd, bytes))
+}
+
+#[inline(always)]
+fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
+    let (mut blocks, rest) = bytes.as_chunks();
+    let (mut before, mut rest, mut filled) = (0, Some(rest), [[0; BLOCK]]);
+    // The first byte is escaped by the last one before; which of the first are digits of a `\u` that began before.
+    let (mut escape, mut digits) = (0, 0);
+    let mut passing = true;
+    // Asked once, where the string ends: what is wrong stays wrong.
+    let (mut least, mut most) = (u8x64::splat(simd, u8::MAX), u8x64::splat(simd, 0));
     loop {
-        let (block, behind) = if let Some(split) = rest.split_first_chunk() {
-            split
-        } else {
-            // Filled up with what may not stand in a string: there is no next block.
-            last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-            (&last, [].as_slice())
-        };
-        if let Some(end) = walk.read(block)? {
-            let len = bytes.len() - rest.len() + end;
-            return Ok(Inside { len, escaped: walk.escaped, ascii: walk.ascii });
+        let mut plain = 0;
+        if passing {
+            // A picture, as text, is megabytes without an escape.
+            for bytes in blocks {
+                let block = u8x64::simd_from(simd, *bytes);
+                if (block.simd_eq(b'"') | block.simd_eq(b'\\')).any_true() {
+                    break;
+                }
+                least = least.min(block);
+                most |= block;
+                plain += 1;
+            }
         }
-        rest = behind;
+        passing = plain == blocks.len();
+        for (at, bytes) in blocks.iter().enumerate().skip(plain) {
+            let block = u8x64::simd_from(simd, *bytes);
+            most |= block;
+            let quotes = block.simd_eq(b'"').to_bitmask();
+            let slashes = block.simd_eq(b'\\').to_bitmask();
+            // A line's end, a quote and a backslash are nearly all that is ever escaped.
+            let usual = (block.simd_eq(b'\\') | block.simd_eq(b'n')).to_bitmask();
+            let (escapes, next) = escapes(slashes, escape);
+            escape = next;
+            // Leaves out the quotes that are escaped.
+            if quotes ^ (escapes & !usual) | digits == 0 {
+                least = least.min(block);
+                continue;
+            }
+            let mut wrong = block.simd_lt(0x20).to_bitmask();
+            let others = escapes & !(quotes | usual);
+            if others | digits != 0 {
+                let (broken, wanted) = broken(simd, bytes, others, digits);
+                wrong |= broken;
+                digits = wanted;
+            }
+            let ends = quotes & !escapes;
+            // All bits up to the first end; all there are where there is none. What stands behind is not the string's.
+            let ours = ends ^ ends.wrapping_sub(1);
+            if wrong & ours != 0 {
+                return None;
+            }
+            if ends != 0 {
+                if least.simd_lt(0x20).any_true() {
+                    return None;
+                }
+                let len = before + at * BLOCK + ends.trailing_zeros() as usize;
+                return Some(Inside { len, ascii: !most.simd_ge(0x80).any_true() });
+            }
+        }
+        let rest = rest.take()?;
+        before = bytes.len() - rest.len();
+        filled.as_flattened_mut().iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        blocks = &filled;
     }
 }
 
-/// What one block leaves to the next.
-struct Walk {
-    /// 1 where the first byte is escaped by the last one of the block before.
-    escape: u64,
-    /// Which of the first bytes are digits of a `\u` that began before.
-    digits: u64,
-    /// The block before had a backslash, so most likely this one has one.
-    dense: bool,
-    escaped: bool,
-    ascii: bool,
-}
-
-impl Default for Walk {
-    fn default() -> Self {
-        Walk { escape: 0, digits: 0, dense: false, escaped: false, ascii: true }
-    }
-}
-
-impl Walk {
-    /// Where the string ends in this block, if it does.
-    #[inline]
-    fn read(&mut self, bytes: &[u8; BLOCK]) -> Result<Option<usize>, Invalid> {
-        let block = Block::load(bytes);
-        if !self.dense {
-            let slash = block.map(|lane| equal(lane, b'\\')).fold(Lane::bitor);
-            // Puts what is not ASCII below the control characters, and the quote next to these.
-            let low = block.map(|lane| lane ^ Lane::splat(0x82)).fold(Lane::min);
-            if !any_set(upto(low, 0xa0) | slash) {
-                return Ok(None);
-            }
-            let low = block.map(|lane| lane ^ Lane::splat(2)).fold(Lane::min);
-            if !any_set(upto(low, 0x20) | slash) {
-                self.ascii = false;
-                return Ok(None);
-            }
-        }
-        self.ascii &= !any_set(block.fold(Lane::bitor));
-        self.weigh(bytes, block)
-    }
-
-    #[inline]
-    fn weigh(&mut self, bytes: &[u8; BLOCK], block: Block) -> Result<Option<usize>, Invalid> {
-        let quotes = block.bits(|lane| equal(lane, b'"'));
-        let slashes = block.bits(|lane| equal(lane, b'\\'));
-        let (mut ends, mut wrong) = (quotes, 0);
-        self.dense = slashes != 0;
-        if slashes | self.escape | self.digits != 0 {
-            let escapes = self.escapes(slashes);
-            ends = quotes & !escapes;
-            // A line's end, a quote and a backslash are nearly all there is.
-            let others = escapes & !(quotes | slashes | block.bits(|lane| equal(lane, b'n')));
-            if others | self.digits != 0 {
-                (wrong, self.digits) = broken(bytes, others, self.digits);
-            }
-            self.dense |= self.escape | self.digits != 0;
-        }
-        if any_set(upto(block.fold(Lane::min), 0x1f)) {
-            wrong |= block.bits(|lane| upto(lane, 0x1f));
-        }
-        // All bits up to the first end; all there are where there is none. What stands behind is not the string's.
-        let ours = ends ^ ends.wrapping_sub(1);
-        if wrong & ours != 0 {
-            return Err(Invalid::Syntax);
-        }
-        self.escaped |= slashes & ours != 0;
-        Ok((ends != 0).then_some(ends.trailing_zeros() as usize))
-    }
-
-    /// The bytes that are escaped. In a run of backslashes every other one escapes, from its beginning on; the
-    /// subtraction carries where a run began to where it ends.
-    #[inline]
-    fn escapes(&mut self, slashes: u64) -> u64 {
-        const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
-        let first = slashes & !self.escape;
-        let runs = (first << 1 | ODD).wrapping_sub(first) ^ ODD;
-        let escaped = runs ^ (slashes | self.escape);
-        self.escape = (runs & slashes) >> 63;
-        escaped
-    }
+/// The bytes that are escaped, and 1 if the first of the next block is. In a run of backslashes every other one escapes,
+/// from its beginning on; the subtraction carries where a run began to where it ends.
+#[inline(always)]
+fn escapes(slashes: u64, escape: u64) -> (u64, u64) {
+    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    let first = slashes & !escape;
+    let runs = (first << 1 | ODD).wrapping_sub(first) ^ ODD;
+    (runs ^ (slashes | escape), (runs & slashes) >> 63)
 }
 
 /// Of `escapes`, and of the digits that are wanted behind each `\u`, those that are something else. Then the digits
 /// that are wanted of the next block.
+// Cold: a call empties the vector registers, and they would be kept in memory for it in every block.
+#[cold]
 #[inline(never)]
-fn broken(bytes: &[u8; BLOCK], escapes: u64, digits: u64) -> (u64, u64) {
-    let block = Block::load(bytes);
-    let unicode = escapes & block.bits(|lane| equal(lane, b'u'));
-    let wanted = unicode << 1 | unicode << 2 | unicode << 3 | unicode << 4 | digits;
-    let mut wrong = escapes & !unicode;
-    if wrong != 0 {
-        // Without bit 2, `f` is `b`.
-        let letter = |lane| equal(lane & Lane::splat(!4), b'b') | equal(lane, b'r') | equal(lane, b't');
-        wrong &= !block.bits(|lane| letter(lane) | equal(lane, b'/'));
-    }
-    if wanted != 0 {
-        let numeral = |lane| upto(lane - Lane::splat(b'0'), 9);
-        let letter = |lane| upto((lane | Lane::splat(0x20)) - Lane::splat(b'a'), 5);
-        wrong |= wanted & !block.bits(|lane| numeral(lane) | letter(lane));
-    }
-    (wrong, unicode >> 63 | unicode >> 62 | unicode >> 61 | unicode >> 60)
+fn broken<S: Simd>(simd: S, bytes: &[u8; BLOCK], escapes: u64, digits: u64) -> (u64, u64) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let block = u8x64::simd_from(simd, *bytes);
+            let unicode = escapes & block.simd_eq(b'u').to_bitmask();
+            let wanted = unicode << 1 | unicode << 2 | unicode << 3 | unicode << 4 | digits;
+            let mut wrong = escapes & !unicode;
+            if wrong != 0 {
+                // Without bit 2, `f` is `b`.
+                let letter = (block & !4).simd_eq(b'b') | block.simd_eq(b'r') | block.simd_eq(b't');
+                wrong &= !(letter | block.simd_eq(b'/')).to_bitmask();
+            }
+            if wanted != 0 {
+                let numeral = (block - b'0').simd_le(9);
+                let letter = ((block | 0x20) - b'a').simd_le(5);
+                wrong |= wanted & !(numeral | letter).to_bitmask();
+            }
+            (wrong, unicode >> 63 | unicode >> 62 | unicode >> 61 | unicode >> 60)
+        },
+    )
 }
 
 #[cfg(test)]

@@ -172,6 +172,25 @@ fn rfc_8259_section_7_escapes() {
     assert_eq!(unescape(b"\\n\xff"), None);
 }
 
+/// A name with a backslash is spelled with two.
+#[test]
+fn names_are_what_they_mean_however_they_are_spelled() {
+    for (raw, name, same) in [
+        (r"role", "role", true),
+        (r"r\u006fle", "role", true),
+        (r"\u0072\u006f\u006c\u0065", "role", true),
+        (r"roles", "role", false),
+        (r"rol", "role", false),
+        (r"a\n", r"a\n", false),
+        (r"a\\n", r"a\n", true),
+        (r"a\n", "a\n", true),
+        (r"\ud800", "role", false),
+        ("", "", true),
+    ] {
+        assert_eq!(Text { raw: raw.as_bytes() }.is(name), same, "{raw} {name}");
+    }
+}
+
 #[test]
 fn digits_end_at_any_other_byte_wherever_it_stands() {
     for at in 0..20 {

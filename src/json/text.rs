@@ -7,23 +7,32 @@ use std::borrow::Cow;
 pub struct Text<'a> {
     /// Between the quotes, escapes untouched.
     pub raw: &'a [u8],
-    /// Some character is escaped, so `raw` is not the text itself.
-    pub escaped: bool,
 }
 
 impl<'a> Text<'a> {
     /// Whether the string means `name`, however it is escaped (RFC 8259 section 8.3).
+    #[inline]
     pub fn is(&self, name: &str) -> bool {
-        if !self.escaped {
-            return self.raw == name.as_bytes();
+        // Its first byte tells nearly every other name.
+        let first = self.raw.first();
+        (first == name.as_bytes().first() || first == Some(&b'\\')) && self.means(name)
+    }
+
+    fn means(&self, name: &str) -> bool {
+        // An escape is longer than what it stands for, and six times as long at most (`\u0061`).
+        if self.raw.len() == name.len() {
+            return self.raw == name.as_bytes() && !name.contains('\\');
         }
-        // One byte takes six at most (`\u0061`), so a long string is not decoded for nothing.
-        self.raw.len() <= name.len() * 6 && self.decode().is_some_and(|text| *text == *name.as_bytes())
+        (name.len()..=name.len() * 6).contains(&self.raw.len())
+            && self.decode().is_some_and(|text| *text == *name.as_bytes())
     }
 
     /// The bytes the string stands for. `None` for a surrogate without its partner, which has no UTF-8 form.
     pub fn decode(&self) -> Option<Cow<'a, [u8]>> {
-        if self.escaped { decode(self.raw).map(Cow::Owned) } else { Some(Cow::Borrowed(self.raw)) }
+        if memchr::memchr(b'\\', self.raw).is_none() {
+            return Some(Cow::Borrowed(self.raw));
+        }
+        decode(self.raw).map(Cow::Owned)
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Every series exists from the start: label values come from the configuration's routes and from closed sets in the
 //! code, never from a request, so traffic cannot make new ones. Nothing that identifies a caller is ever a label.
-//! Counting never waits: no look-up, no lock (but for one a minute in the summary). This is the only module that
-//! names the `prometheus` crate.
+//! Counting never waits: no look-up, no lock (but for one a minute in the summary), and with a shard of all numbers for
+//! each worker no cache line that another core writes. Who reads the numbers adds the shards up. This is the only
+//! module that names the `prometheus` crate.
 
 mod catalogue;
 mod histogram;
+mod merge;
 mod series;
 mod summary;
 
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use prometheus::{IntGauge, Registry, TextEncoder};
 
+use crate::shard::Sharded;
 use catalogue::Families;
 use summary::Recent;
 
@@ -58,15 +61,67 @@ pub struct Gauges {
 
 /// All numbers of this process.
 pub struct Metrics {
+    labels: Labels,
+    shards: Sharded<Shard>,
+    /// Has what there is one of, however many shards there are.
+    registry: Registry,
+    cache_entries: IntGauge,
+    cache_bytes: IntGauge,
+    buffers_bytes: IntGauge,
+}
+
+/// What there is a series for.
+struct Labels {
+    routes: Vec<String>,
+    operations: Vec<&'static str>,
+    vocabulary: Vocabulary,
+}
+
+/// Every series once, to count in from one thread.
+struct Shard {
     registry: Registry,
     /// By route, then by operation.
     series: Vec<Arc<Series>>,
     no_route: Arc<Series>,
     operations: usize,
-    cache_entries: IntGauge,
-    cache_bytes: IntGauge,
-    buffers_bytes: IntGauge,
     recent: Arc<Recent>,
+}
+
+impl Shard {
+    #[expect(
+        clippy::expect_used,
+        reason = "the catalogue is a constant and label values may be any text: it fails in every test or never"
+    )]
+    fn new(labels: &Labels) -> Self {
+        Self::build(labels).expect("the catalogue is consistent")
+    }
+
+    fn build(labels: &Labels) -> prometheus::Result<Self> {
+        let Labels { routes, operations, vocabulary } = labels;
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        let recent = Arc::new(Recent::new());
+        let make = |route: &str, operation: &str| -> prometheus::Result<Arc<Series>> {
+            Series::new(&families, (route, operation), vocabulary, Arc::clone(&recent)).map(Arc::new)
+        };
+        let series = routes
+            .iter()
+            .flat_map(|route| operations.iter().map(move |operation| (route, operation)))
+            .map(|(route, operation)| make(route, operation))
+            .collect::<prometheus::Result<_>>()?;
+        let no_route = make(NO_ROUTE, NO_ROUTE)?;
+        Ok(Self { registry, series, no_route, operations: operations.len(), recent })
+    }
+
+    fn series(&self, route: usize, operation: usize) -> &Arc<Series> {
+        let known = if operation < self.operations {
+            self.series.get(route * self.operations + operation)
+        } else {
+            None
+        };
+        debug_assert!(known.is_some(), "no series has the places {route} and {operation}");
+        known.unwrap_or(&self.no_route)
+    }
 }
 
 impl Metrics {
@@ -80,46 +135,54 @@ impl Metrics {
         Self::build(routes, operations, vocabulary).expect("the catalogue is consistent")
     }
 
-    fn build(routes: &[&str], operations: &[&str], vocabulary: &Vocabulary) -> prometheus::Result<Self> {
+    fn build(
+        routes: &[&str],
+        operations: &[&'static str],
+        vocabulary: &Vocabulary,
+    ) -> prometheus::Result<Self> {
+        let labels = Labels {
+            routes: routes.iter().map(ToString::to_string).collect(),
+            operations: operations.to_vec(),
+            vocabulary: *vocabulary,
+        };
         let registry = Registry::new();
         let families = Families::register(&registry)?;
-        let recent = Arc::new(Recent::new());
-        let make = |route: &str, operation: &str| -> prometheus::Result<Arc<Series>> {
-            Series::new(&families, (route, operation), vocabulary, Arc::clone(&recent)).map(Arc::new)
-        };
-        let series = routes
-            .iter()
-            .flat_map(|route| operations.iter().map(move |operation| (*route, *operation)))
-            .map(|(route, operation)| make(route, operation))
-            .collect::<prometheus::Result<_>>()?;
         let no_labels: [&str; 0] = [];
         families.build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
         Ok(Self {
-            series,
-            no_route: make(NO_ROUTE, NO_ROUTE)?,
-            operations: operations.len(),
+            shards: Sharded::new(Shard::build(&labels)?, 1),
+            labels,
             cache_entries: families.cache_entries.get_metric_with_label_values(&no_labels)?,
             cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
             buffers_bytes: families.buffers_bytes.get_metric_with_label_values(&no_labels)?,
             registry,
-            recent,
         })
     }
 
-    /// The numbers of a route and an operation, by their places in the lists given to [`Metrics::new`].
-    pub fn series(&self, route: usize, operation: usize) -> Arc<Series> {
-        let known = if operation < self.operations {
-            self.series.get(route * self.operations + operation)
-        } else {
-            None
-        };
-        debug_assert!(known.is_some(), "no series has the places {route} and {operation}");
-        Arc::clone(known.unwrap_or(&self.no_route))
+    /// A shard of all numbers for each of so many threads. To be said before anything is counted.
+    #[must_use]
+    pub fn sharded(self, threads: usize) -> Self {
+        Self { shards: self.shards.resized(threads), ..self }
+    }
+
+    /// How many threads count apart.
+    pub fn shards(&self) -> usize {
+        self.shards.shards()
+    }
+
+    fn here(&self) -> &Shard {
+        self.shards.here(|| Shard::new(&self.labels))
+    }
+
+    /// The numbers of a route and an operation, by their places in the lists given to [`Metrics::new`], to count in
+    /// from this thread. Whoever holds on to them may count from any.
+    pub fn series(&self, route: usize, operation: usize) -> &Arc<Series> {
+        self.here().series(route, operation)
     }
 
     /// The numbers of requests that match no route.
-    pub fn no_route(&self) -> Arc<Series> {
-        Arc::clone(&self.no_route)
+    pub fn no_route(&self) -> &Arc<Series> {
+        &self.here().no_route
     }
 
     /// Everything in the Prometheus text format (`text/plain; version=0.0.4`), with what others keep count of.
@@ -133,8 +196,10 @@ impl Metrics {
         for (gauge, value) in of_others {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+        let registries =
+            std::iter::once(&self.registry).chain(self.shards.iter().map(|shard| &shard.registry));
         let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode_utf8(&merge::gather(registries), &mut text) {
             // Would be a family without children. What was written so far is still worth reading.
             tracing::error!(%error, "the metrics are incomplete");
         }
@@ -143,13 +208,13 @@ impl Metrics {
 
     /// Figures of the last `window`, to the minute, one hour at most.
     pub fn summary(&self, window: Duration) -> Summary {
-        self.recent.summary(window)
+        Recent::summary(self.shards.iter().map(|shard| &*shard.recent), window)
     }
 }
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metrics").field("series", &self.series.len()).finish_non_exhaustive()
+        f.debug_struct("Metrics").field("shards", &self.shards()).finish_non_exhaustive()
     }
 }
 

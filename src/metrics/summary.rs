@@ -256,16 +256,13 @@ impl Recent {
         }
     }
 
-    /// The figures of the current minute and as many before it as `window` has, sixty at most.
-    pub(super) fn summary(&self, window: Duration) -> Summary {
-        let minutes = window.as_secs().div_ceil(60).clamp(1, SLOTS - 1);
-        let now = self.minute();
-        let kept = now - minutes..=now;
-
+    /// The figures of the current minute and as many before it as `window` has, sixty at most: of several hours that
+    /// were recorded apart, as one.
+    pub(super) fn summary<'a>(apart: impl IntoIterator<Item = &'a Recent>, window: Duration) -> Summary {
         let [mut requests, mut searches, mut chats] = [(); 3].map(|()| Merged::new(Scale::TIME));
         let mut sizes = Merged::new(Scale::SIZE);
         let (mut hits, mut misses, mut tokens) = (0, 0, 0);
-        for slot in self.slots.iter().filter(|slot| kept.contains(&slot.minute.load(Ordering::Acquire))) {
+        for slot in apart.into_iter().flat_map(|recent| recent.last(window)) {
             requests.add(&slot.requests);
             searches.add(&slot.searches);
             chats.add(&slot.chats);
@@ -288,6 +285,14 @@ impl Recent {
             },
         }
     }
+
+    /// The slots that `window` reaches back to.
+    fn last(&self, window: Duration) -> impl Iterator<Item = &Slot> {
+        let minutes = window.as_secs().div_ceil(60).clamp(1, SLOTS - 1);
+        let now = self.minute();
+        let kept = now - minutes..=now;
+        self.slots.iter().filter(move |slot| kept.contains(&slot.minute.load(Ordering::Acquire)))
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +312,7 @@ mod tests {
     }
 
     fn count(recent: &Recent, window: Duration) -> u64 {
-        recent.summary(window).metrics.http_request_duration.count
+        Recent::summary([recent], window).metrics.http_request_duration.count
     }
 
     async fn pass(seconds: u64) {
@@ -320,7 +325,7 @@ mod tests {
         let expected = format!(
             r#"{{"status":"ok","metrics":{{"vector_search_duration":{zeros},"llm_call_duration":{zeros},"http_request_duration":{zeros},"conversation_size":{zeros},"cache_hit_rate":0.0,"total_tokens_used":0}}}}"#
         );
-        let summary = Recent::new().summary(HOUR);
+        let summary = Recent::summary([&Recent::new()], HOUR);
         assert_eq!(serde_json::to_string(&summary).unwrap(), expected);
         assert_eq!(serde_json::from_str::<Summary>(&expected).unwrap(), summary);
     }
@@ -332,7 +337,7 @@ mod tests {
         recent.record(&Sample { role: Role::Search, lookup: Lookup::Miss, ..sample(300) });
         recent.record(&Sample { role: Role::Chat, messages: Some(20), tokens: 125, ..sample(2000) });
         recent.record(&sample(1));
-        let figures = recent.summary(HOUR).metrics;
+        let figures = Recent::summary([&recent], HOUR).metrics;
         assert_eq!(figures.http_request_duration.count, 4);
         let search = figures.vector_search_duration;
         assert_eq!((search.count, search.average, search.min, search.max), (2, 0.1525, 0.005, 0.3));
@@ -392,7 +397,7 @@ mod tests {
         });
         pass(61 * 60).await;
         recent.record(&Sample { role: Role::Chat, lookup: Lookup::Miss, ..sample(100) });
-        let figures = recent.summary(HOUR).metrics;
+        let figures = Recent::summary([&recent], HOUR).metrics;
         assert_eq!((figures.llm_call_duration.count, figures.llm_call_duration.max), (1, 0.1));
         assert_eq!((figures.conversation_size.count, figures.conversation_size.max), (0, 0.0));
         assert_eq!((figures.cache_hit_rate, figures.total_tokens_used), (0.0, 0));

@@ -307,3 +307,87 @@ fn four_threads_lose_nothing() {
         assert_eq!(samples.get(&*name), Some(&value), "{name}");
     }
 }
+
+/// What is observed of the request of this number: of every kind, and of every size.
+fn nth(number: u64) -> Observation {
+    Observation {
+        status: [0, 200, 304, 404, 503][number as usize % 5],
+        client_gone: number.is_multiple_of(7),
+        error: Kind::ALL.get(number as usize % 40).copied(),
+        // Sums of eighths are exact, in whatever order.
+        total: Duration::from_millis(125 * (number % 80)),
+        head: Some(Duration::from_millis(125 * (number % 16))),
+        overhead: Duration::from_millis(125 * (number % 3)),
+        cache: Some(number as usize % VOCABULARY.cache_results.len()),
+        messages: Some(number % 90),
+        removed: number % 4,
+        usage: Usage { prompt: number, completion: number % 10, cached: number % 2 },
+    }
+}
+
+fn count(shard: &Shard, number: u64) {
+    let series = match number % 11 {
+        10 => &shard.no_route,
+        place => shard.series(place as usize % 2, place as usize / 2),
+    };
+    let in_flight = series.enter();
+    series.attempt(Duration::from_millis(125 * (number % 40)));
+    series.retry(number as usize % VOCABULARY.retry_reasons.len());
+    series.not_stored(number as usize % VOCABULARY.not_stored_reasons.len());
+    series.invalidated();
+    in_flight.series().observe(&nth(number));
+}
+
+/// With all of its shards made, as by threads that have counted.
+fn sharded(shards: usize) -> Metrics {
+    let metrics = metrics().sharded(shards);
+    while metrics.shards.iter().count() < shards {
+        std::thread::scope(|scope| _ = scope.spawn(|| _ = metrics.here()));
+    }
+    metrics
+}
+
+#[test]
+fn shards_are_told_as_one() {
+    const EACH: u64 = 500;
+    let gauges = Gauges { cache_entries: 3, cache_bytes: 4096, buffers_bytes: 17 };
+    let one = metrics();
+    (0..8 * EACH).for_each(|number| count(one.here(), number));
+    for shards in [2, 3, 8] {
+        let apart = sharded(shards);
+        assert_eq!(apart.gather(gauges), metrics().gather(gauges));
+        std::thread::scope(|scope| {
+            let all: Vec<_> = apart.shards.iter().collect();
+            for (thread, shard) in (0..8).zip(all.into_iter().cycle()) {
+                scope.spawn(move || {
+                    (thread * EACH..(thread + 1) * EACH).for_each(|number| count(shard, number));
+                });
+            }
+        });
+        assert_eq!(apart.gather(gauges), one.gather(gauges));
+        assert_eq!(apart.summary(HOUR), one.summary(HOUR));
+    }
+}
+
+#[test]
+fn what_moves_to_another_thread_leaves_where_it_entered() {
+    let metrics = sharded(2);
+    let in_flight = || {
+        let text = metrics.gather(Gauges::default());
+        samples(&text)[r#"pillion_in_flight{operation="chat",route="openai"}"#] as i64
+    };
+    let enter = || (0..10).map(|_| metrics.series(0, CHAT).enter()).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let entered = [scope.spawn(enter), scope.spawn(enter)].map(|thread| thread.join().unwrap());
+        assert_eq!(in_flight(), 20);
+        for entered in entered {
+            scope.spawn(move || drop(entered));
+        }
+    });
+    assert_eq!(in_flight(), 0);
+    for shard in metrics.shards.iter() {
+        let families = merge::gather([&shard.registry]);
+        let family = families.iter().find(|family| family.name() == "pillion_in_flight").unwrap();
+        assert!(family.get_metric().iter().all(|child| child.get_gauge().get_value() == 0.0));
+    }
+}

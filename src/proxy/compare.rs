@@ -53,7 +53,7 @@ pub(super) fn audit(
     terms: Terms,
     stored: Arc<Stored>,
 ) {
-    let Some(series) = route.series(route.rule(terms.rule).operation).cloned() else { return };
+    let series = Arc::clone(route.series(route.rule(terms.rule).operation));
     let Ok(permit) = Arc::clone(&cache.audits).try_acquire_owned() else {
         series.audited(Compared::NONE);
         return;

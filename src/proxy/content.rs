@@ -1,8 +1,8 @@
 //! Content held in memory. That of requests, for replay, the key and the window, comes out of one budget; that of
 //! responses is bounded one by one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,22 +13,38 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind};
 use crate::plan::Limits;
+use crate::shard::Sharded;
 use crate::upstream::ResponseBody;
 
 /// Room made for content that is announced, as a multiple of what has come of it.
 const AHEAD: u64 = 16;
 
+/// What a shard keeps of the budget for its next request, at most: that of a search or a conversation as they mostly are.
+const KEPT: u64 = 64 << 10;
+
 /// The budget of all request content held for replay, in bytes.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     limit: u64,
-    used: AtomicU64,
+    /// By requests and by shards, together never more than the limit.
+    taken: AtomicU64,
+    shards: Sharded<Arc<Shard>>,
+}
+
+/// What requests of one thread have given back of the budget, for the next of them. Where the budget ends it is
+/// everybody's.
+#[derive(Debug)]
+// Two cache lines, which processors fetch together.
+#[repr(align(128))]
+struct Shard {
+    kept: AtomicU64,
+    buffers: Weak<Buffers>,
 }
 
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    buffers: Arc<Buffers>,
+    shard: Arc<Shard>,
     bytes: u64,
 }
 
@@ -42,35 +58,78 @@ pub(crate) enum Content {
 }
 
 impl Buffers {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    pub(crate) fn new(limit: u64, shards: usize) -> Arc<Self> {
+        Arc::new_cyclic(|buffers| Self {
+            limit,
+            taken: AtomicU64::new(0),
+            shards: Sharded::new(Shard::new(buffers.clone()), shards),
+        })
     }
 
+    /// Bytes that requests hold.
     pub(crate) fn used(&self) -> u64 {
-        self.used.load(Relaxed)
+        let kept = self.shards.iter().map(|shard| shard.kept.load(Relaxed)).sum();
+        self.taken.load(Relaxed).saturating_sub(kept)
     }
 
     fn reserve(self: &Arc<Self>) -> Reservation {
-        Reservation { buffers: Arc::clone(self), bytes: 0 }
+        let shard = self.shards.here(|| Shard::new(Arc::downgrade(self)));
+        Reservation { shard: Arc::clone(shard), bytes: 0 }
+    }
+
+    /// Takes of what nobody has, if there is so much.
+    fn take(&self, bytes: u64) -> bool {
+        let fits = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.limit);
+        self.taken.fetch_update(Relaxed, Relaxed, fits).is_ok()
+    }
+
+    /// Takes back what is kept for requests that have not come.
+    #[cold]
+    fn call_in(&self) {
+        let kept = self.shards.iter().map(|shard| shard.kept.swap(0, Relaxed)).sum();
+        self.taken.fetch_sub(kept, Relaxed);
+    }
+}
+
+impl Shard {
+    fn new(buffers: Weak<Buffers>) -> Arc<Self> {
+        Arc::new(Self { kept: AtomicU64::new(0), buffers })
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        self.kept.fetch_update(Relaxed, Relaxed, |kept| kept.checked_sub(bytes)).is_ok()
+            || self.buffers.upgrade().is_some_and(|buffers| {
+                buffers.take(bytes) || {
+                    buffers.call_in();
+                    buffers.take(bytes)
+                }
+            })
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let fits = |kept: u64| kept.checked_add(bytes).filter(|kept| *kept <= KEPT);
+        if self.kept.fetch_update(Relaxed, Relaxed, fits).is_err()
+            && let Some(buffers) = self.buffers.upgrade()
+        {
+            buffers.taken.fetch_sub(bytes, Relaxed);
+        }
     }
 }
 
 impl Reservation {
     /// Takes more of the budget, if there is so much.
     fn grow(&mut self, bytes: u64) -> bool {
-        let used = self.buffers.used.fetch_add(bytes, Relaxed);
-        if used + bytes > self.buffers.limit {
-            self.buffers.used.fetch_sub(bytes, Relaxed);
-            return false;
+        let taken = self.shard.take(bytes);
+        if taken {
+            self.bytes += bytes;
         }
-        self.bytes += bytes;
-        true
+        taken
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.buffers.used.fetch_sub(self.bytes, Relaxed);
+        self.shard.give_back(self.bytes);
     }
 }
 
@@ -200,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_never_exceeded_and_given_back() {
-        let buffers = Buffers::new(10);
+        let buffers = Buffers::new(10, 1);
         let (mut one, mut two) = (buffers.reserve(), buffers.reserve());
         assert!(one.grow(6) && !two.grow(5) && two.grow(4));
         assert_eq!(buffers.used(), 10);
@@ -208,6 +267,48 @@ mod tests {
         assert!(two.grow(6) && !two.grow(1));
         drop(two);
         assert_eq!(buffers.used(), 0);
+    }
+
+    #[test]
+    fn what_other_threads_keep_is_not_lost() {
+        let buffers = Buffers::new(10, 8);
+        for bytes in 1..=10 {
+            // A thread of its own, and so mostly another shard than the last.
+            std::thread::scope(|scope| {
+                scope.spawn(|| assert!(buffers.reserve().grow(bytes))).join().unwrap();
+            });
+            assert_eq!(buffers.used(), 0);
+        }
+        let mut all = buffers.reserve();
+        assert!(all.grow(10) && !all.grow(1));
+        assert_eq!(buffers.used(), 10);
+    }
+
+    #[test]
+    fn threads_never_hold_more_than_the_budget() {
+        // Less than all of them want at once, and more than shards keep.
+        const LIMIT: u64 = 3 * KEPT;
+        let (buffers, held) = (Buffers::new(LIMIT, 3), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (buffers, held) = (&buffers, &held);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    for _ in 0..5000 {
+                        let mut reservation = buffers.reserve();
+                        for _ in 0..random.u64(..4) {
+                            let bytes = random.u64(..KEPT / 2) << random.u64(..2);
+                            if reservation.grow(bytes) {
+                                assert!(held.fetch_add(bytes, Relaxed) + bytes <= LIMIT);
+                            }
+                        }
+                        held.fetch_sub(reservation.bytes, Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(buffers.used(), 0);
+        assert!(buffers.reserve().grow(LIMIT));
     }
 
     #[test]

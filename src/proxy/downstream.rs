@@ -92,8 +92,7 @@ impl Body for Downstream {
             }
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
-                    let chunk = chunk.clone();
-                    this.pass(&chunk);
+                    this.pass(chunk);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -130,9 +130,7 @@ pub(super) async fn forward(
         let waited = begun.elapsed();
         attempts.count += 1;
         attempts.upstream += waited;
-        if let Some(series) = series {
-            series.attempt(waited);
-        }
+        series.attempt(waited);
         let Some((failure, error_head)) = judge(&outcome, &plan.billing_codes) else {
             let stop_sdk = stops_sdk(plan.stop_sdk, GiveUp::NotRetryable, &outcome);
             return Forwarded { result: outcome.map_err(|failed| failed.error), stop_sdk };
@@ -156,9 +154,7 @@ pub(super) async fn forward(
         };
         match decision {
             Decision::Retry { after, reason } => {
-                if let Some(series) = series {
-                    series.retry(reason as usize);
-                }
+                series.retry(reason as usize);
                 let begun = Instant::now();
                 sleep(after).await;
                 attempts.backoff += begun.elapsed();
@@ -167,9 +163,7 @@ pub(super) async fn forward(
                 }
             }
             Decision::GiveUp(why) => {
-                if let Some(series) = series
-                    && why != GiveUp::NotRetryable
-                {
+                if why != GiveUp::NotRetryable {
                     series.retry_not_made(why as usize);
                 }
                 let stop_sdk = stops_sdk(plan.stop_sdk, why, &outcome);

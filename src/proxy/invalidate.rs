@@ -34,9 +34,7 @@ impl Proxy {
             let levels = scope.filter(|_| !route.plan.flush_whole).map(levels).unwrap_or_default();
             let scope = self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
             drop(self.cache.fences.write(&scope, settle(route)));
-            if let Some(series) = route.series(Operation::Other) {
-                series.invalidated();
-            }
+            route.series(Operation::Other).invalidated();
             dropped.push(route.plan.name.as_str());
         }
         Ok(dropped)

@@ -115,7 +115,7 @@ impl Proxy {
         let routes: Vec<Arc<Route>> = plans
             .into_iter()
             .enumerate()
-            .map(|(index, plan)| Arc::new(Route::new(plan, tls, &metrics, index, &keyring)))
+            .map(|(index, plan)| Arc::new(Route::new(plan, tls, Arc::clone(&metrics), index, &keyring)))
             .collect();
         let tables = listeners
             .iter()
@@ -125,9 +125,9 @@ impl Proxy {
         getrandom::fill(&mut secret)?;
         let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)));
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
-        let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))
-            .unwrap_or(HeaderValue::from_static("1.1 pillion"));
-        let buffers = Buffers::new(budgets.buffers);
+        // Never freed, and so without a reference count that the threads of all requests would write to.
+        let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
+        let buffers = Buffers::new(budgets.buffers, metrics.shards());
         Ok(Self {
             routes,
             tables,
@@ -166,7 +166,7 @@ impl Proxy {
             catch_panic(responding).await
         };
         if exchange.series().is_none() {
-            exchange.routed(&self.metrics.no_route());
+            exchange.routed(self.metrics.no_route());
         }
         let Forwarded { result, stop_sdk } = responded.unwrap_or_else(Forwarded::from);
         let mut answer = result.unwrap_or_else(|error| {
@@ -219,9 +219,7 @@ impl Proxy {
 
         let found = route.find_rule(&head.method, &path, uri.query());
         let rule = route.rule(found);
-        if let Some(series) = route.series(rule.operation) {
-            exchange.routed(series);
-        }
+        exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
         let total = asks.client_timeout.map_or(rule.timeouts.total, |t| t.min(rule.timeouts.total));
         let deadline = exchange.started() + total;

@@ -21,8 +21,9 @@ pub(crate) struct Route {
     pub(crate) store: String,
     /// The names of requests, by rule; of rules that store only.
     names: Vec<Option<Names>>,
-    /// By operation, in the order of [`Operation::ALL`].
-    series: Vec<Arc<Series>>,
+    metrics: Arc<Metrics>,
+    /// Its place among all routes.
+    index: usize,
 }
 
 /// Which of a route's rules holds. An index, so that tasks can carry it.
@@ -34,9 +35,8 @@ pub(crate) enum RuleRef {
 }
 
 impl Route {
-    pub(crate) fn new(plan: Plan, tls: &Tls, metrics: &Metrics, index: usize, keyring: &Keyring) -> Self {
+    pub(crate) fn new(plan: Plan, tls: &Tls, metrics: Arc<Metrics>, index: usize, keyring: &Keyring) -> Self {
         let upstream = Upstream::new(plan.upstream.clone(), tls.clone());
-        let series = (0..Operation::ALL.len()).map(|operation| metrics.series(index, operation)).collect();
         let target = &plan.upstream;
         let store = format!("{}:{}", target.host().to_ascii_lowercase(), target.port());
         // Whatever else is part of the forwarded URL.
@@ -45,7 +45,7 @@ impl Route {
             Action::Cache(policy) => Some(keyring.names(&identity, policy)),
             Action::Invalidate(_) | Action::Pass => None,
         });
-        Self { upstream, store, names: names.collect(), series, plan }
+        Self { upstream, store, names: names.collect(), metrics, index, plan }
     }
 
     pub(crate) fn rule(&self, rule: RuleRef) -> &Rule {
@@ -64,8 +64,9 @@ impl Route {
         }
     }
 
-    pub(crate) fn series(&self, operation: Operation) -> Option<&Arc<Series>> {
-        self.series.get(operation as usize)
+    /// The numbers of one of its operations, to count in from this thread.
+    pub(crate) fn series(&self, operation: Operation) -> &Arc<Series> {
+        self.metrics.series(self.index, operation as usize)
     }
 
     /// The first rule that takes the request.

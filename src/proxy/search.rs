@@ -283,9 +283,7 @@ async fn fetch(
     let stored = match shareable.and_then(|policy| store(&cache.store, policy, &answer, key, stamp)) {
         Ok(()) => true,
         Err(why) => {
-            if let Some(series) = route.series(route.rule(terms.rule).operation) {
-                series.not_stored(why as usize);
-            }
+            route.series(route.rule(terms.rule).operation).not_stored(why as usize);
             false
         }
     };

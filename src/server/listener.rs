@@ -107,7 +107,7 @@ impl Bound {
         // A table of its own: pingora takes the descriptor from it instead of binding, and owns it from then on.
         let mut fds = Fds::new();
         fds.add(name.clone(), fd);
-        let mut service = Service::new(name, Http { handler: Arc::new(handler), tasks });
+        let mut service = Service::new(name, Http { handler, tasks });
         service.add_listener(config.l4_buffer(L4BufferSettings::unbuffered()));
         service.start_service(Some(Arc::new(Mutex::new(fds))), stop, 1).await;
         if let Some(path) = path {
@@ -140,7 +140,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// HTTP/1.1 on the streams that pingora accepts.
 struct Http<H> {
-    handler: Arc<H>,
+    handler: H,
     tasks: TaskTracker,
 }
 
@@ -158,8 +158,9 @@ impl<H: Handler> Http<H> {
     async fn drive(self: Arc<Self>, stream: Stream, mut stop: ShutdownWatch) {
         // Accepted while the listener closed: served, but for one request only.
         let mut stopping = *stop.borrow_and_update();
+        // By reference: a count of references would be written to by the threads of all connections.
+        let handler = &self.handler;
         let service = service_fn(|request| {
-            let handler = Arc::clone(&self.handler);
             // Boxed, so that its room is given back with the answer's head: hyper keeps that of the service's own future
             // while the answer streams, and until the connection ends.
             Box::pin(async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) })
@@ -229,7 +230,7 @@ mod tests {
     async fn a_connection_is_a_small_task() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let http = Arc::new(Http { handler: Arc::new(Nothing), tasks: TaskTracker::new() });
+        let http = Arc::new(Http { handler: Nothing, tasks: TaskTracker::new() });
         let (_stop, stop) = tokio::sync::watch::channel(false);
         let size = size_of_val(&http.drive(Box::new(Accepted::from(stream)), stop));
         assert!(size <= 1024, "{size} bytes");

@@ -92,8 +92,9 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream without connections yet.
     pub fn new(target: Target, tls: Tls) -> Self {
-        // An authority is made of characters that a field may have.
-        let host = HeaderValue::from_str(target.authority.as_str()).unwrap_or(HeaderValue::from_static(""));
+        // An authority is made of characters that a field may have. Never freed, and so without a reference count that
+        // the threads of all requests would write to.
+        let host = HeaderValue::from_static(target.authority.as_str().to_owned().leak());
         Self { target, host, tls, pool: Arc::new(Pool::default()) }
     }
 

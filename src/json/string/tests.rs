@@ -2,15 +2,15 @@ use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
 use super::*;
+use crate::json::levels;
 
-/// The same, a byte at a time: length and whether something is escaped.
-fn plainly(bytes: &[u8]) -> Option<(usize, bool)> {
-    let (mut at, mut escaped) = (0, false);
+/// The same, a byte at a time.
+fn plainly(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
     loop {
         match *bytes.get(at)? {
-            b'"' => return Some((at, escaped)),
+            b'"' => return Some(at),
             b'\\' => {
-                escaped = true;
                 at += match bytes.get(at + 1)? {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
                     b'u' if bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
@@ -25,17 +25,15 @@ fn plainly(bytes: &[u8]) -> Option<(usize, bool)> {
 
 #[track_caller]
 fn agrees(bytes: &[u8]) {
-    let found = inside(bytes).ok();
-    assert_eq!(
-        found.map(|inside| (inside.len, inside.escaped)),
-        plainly(bytes),
-        "{:?}",
-        bytes.escape_ascii()
-    );
-    if let Some(inside) = found {
-        // Not ASCII may be said too often, never too seldom.
-        assert!(!inside.ascii || bytes[..inside.len].is_ascii(), "{:?}", bytes.escape_ascii());
-        assert!(inside.ascii || !bytes.is_ascii(), "{:?}", bytes.escape_ascii());
+    let expected = plainly(bytes);
+    let on_each = levels().into_iter().map(|level| long(level, bytes));
+    for found in on_each.chain([inside(bytes)]) {
+        assert_eq!(found.map(|inside| inside.len), expected, "{:?}", bytes.escape_ascii());
+        if let Some(inside) = found {
+            // Not ASCII may be said too often, never too seldom.
+            assert!(!inside.ascii || bytes[..inside.len].is_ascii(), "{:?}", bytes.escape_ascii());
+            assert!(inside.ascii || !bytes.is_ascii(), "{:?}", bytes.escape_ascii());
+        }
     }
 }
 
@@ -146,13 +144,13 @@ proptest! {
         text in pieces(false), at in any::<prop::sample::Index>(), byte in any::<u8>(), other in 0_usize..12,
     ) {
         let mut quoted = [b"\"", &text[..], b"\""].concat();
-        prop_assert_eq!(inside(&quoted[1..]).ok().map(|inside| inside.len), Some(quoted.len() - 2));
+        prop_assert_eq!(inside(&quoted[1..]).map(|inside| inside.len), Some(quoted.len() - 2));
         let at = at.index(quoted.len());
         // Half of them with what matters.
         quoted[at] = *br#"\"ung0 "#.get(other).unwrap_or(&byte);
         agrees(&quoted[1..]);
         if let Ok(text) = std::str::from_utf8(&quoted) {
-            let whole = quoted[0] == b'"' && inside(&quoted[1..]).is_ok_and(|inside| inside.len == quoted.len() - 2);
+            let whole = quoted[0] == b'"' && inside(&quoted[1..]).is_some_and(|inside| inside.len == quoted.len() - 2);
             let oracle = serde_json::from_str::<IgnoredAny>(text).is_ok();
             prop_assert_eq!(whole, oracle, "{}", text);
         }

@@ -1,10 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::json::levels;
 
 #[track_caller]
 fn agrees(bytes: &[u8]) {
-    assert_eq!(is_utf8(bytes), std::str::from_utf8(bytes).is_ok(), "{:?}", bytes.escape_ascii());
+    let expected = std::str::from_utf8(bytes).is_ok();
+    for level in levels() {
+        assert_eq!(valid(level, bytes), expected, "{:?}", bytes.escape_ascii());
+    }
 }
 
 #[test]
