@@ -16,7 +16,7 @@ use pillion::cache::embeddings::{Answer, Batch, Element, merge};
 use pillion::cache::fence::{Fences, Stamp};
 use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
-use pillion::cache::store::Store;
+use pillion::cache::store::{Lifetime, Store};
 use pillion::cache::{Policy as CachePolicy, StoreIf};
 use pillion::exchange::{Exchange, Timing};
 use pillion::metrics::{Metrics, Observation, Usage};
@@ -192,6 +192,9 @@ fn cache_policy() -> CachePolicy {
     let names = |list: &[&'static str]| list.iter().map(|name| HeaderName::from_static(name)).collect();
     CachePolicy {
         ttl: Duration::from_secs(300),
+        stale_if_error: Duration::ZERO,
+        shadow: false,
+        audit: 0.0,
         max_entry: 1 << 20,
         vary: names(&["accept", "accept-language", "content-type", "origin", "prefer"]),
         credentials: names(&[
@@ -250,7 +253,7 @@ fn filled(key: Key) -> Store {
     let stamp = fences.stamp(&scope);
     let store = Store::new(64 << 20, fences);
     let headers = request_headers();
-    assert!(store.put(key, stamp, Duration::from_secs(300), headers, &Bytes::from(vec![b'x'; 8192])));
+    assert!(store.put(key, stamp, cache_policy().lifetime(key), headers, &Bytes::from(vec![b'x'; 8192])));
     store
 }
 
@@ -328,7 +331,8 @@ fn embeddings_hit() -> Piece {
     let content = vectors(100);
     let answer = Answer::read(&content, 100).unwrap();
     for (key, element) in make().into_iter().zip(&answer.elements) {
-        let (kept, lifetime) = (Bytes::from(element.keep()), Duration::from_secs(300));
+        let kept = Bytes::from(element.keep());
+        let lifetime = Lifetime { fresh: Duration::from_secs(300), stale: Duration::ZERO };
         assert!(store.put(key, Stamp::unfenced(), lifetime, HeaderMap::new(), &kept));
     }
     Box::new(move || {

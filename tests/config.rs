@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pillion::cache::Settle;
+use pillion::cache::fence::Settle;
 use pillion::config::{self, Config, Environment, Problems, presets, reference};
 use pillion::plan::{Action, LeavesState, Level, Operation, Plan, Rule, Source};
 use pillion::retry::Class;

@@ -183,6 +183,8 @@ fn every_word_of_a_closed_set_is_explained() {
         VOCABULARY.not_retried_reasons,
         VOCABULARY.cache_results,
         VOCABULARY.not_stored_reasons,
+        VOCABULARY.shadow_results,
+        VOCABULARY.audit_results,
         VOCABULARY.window_reasons,
     ];
     for word in vocabulary.into_iter().flatten() {

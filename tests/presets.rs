@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use pillion::cache::Settle;
+use pillion::cache::fence::Settle;
 use pillion::cache::fence::{Fences, Scope};
 use pillion::config::{self, Environment, presets};
 use pillion::plan::{Action, Plan, Request, Rule, normalise};

@@ -14,13 +14,12 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
-use tokio::time::Instant;
 
-use super::Settle;
+use super::sync::{AtomicU32, AtomicU64, Instant};
 
 /// Fences in the table, 24 bytes each: a write drops a bystander once in some ten thousand times.
 const SLOTS: usize = 65_536;
@@ -93,6 +92,8 @@ pub struct Stamp {
     generations: [u64; MAX_TOUCHED],
     /// The store was at rest, for this read: no write under way, none settling.
     settled: bool,
+    /// Which of the fences were settling, a bit each.
+    settling: u8,
     /// When it was taken.
     pub(super) taken: Instant,
 }
@@ -100,8 +101,13 @@ pub struct Stamp {
 impl Stamp {
     /// Of what no write can change.
     pub fn unfenced() -> Self {
-        let generations = [0; MAX_TOUCHED];
-        Self { read: Touched::NONE, generations, settled: true, taken: Instant::now() }
+        let (generations, taken) = ([0; MAX_TOUCHED], Instant::now());
+        Self { read: Touched::NONE, generations, settled: true, settling: 0, taken }
+    }
+
+    /// Whether there are writes that can change it.
+    pub fn is_fenced(&self) -> bool {
+        self.read.len > 0
     }
 
     /// Whether the answer to a request sent now may be stored at all.
@@ -109,10 +115,22 @@ impl Stamp {
         self.settled
     }
 
-    /// A value that differs whenever the generations differ: requests share a flight only within one.
+    /// A value that differs whenever the generations differ: requests share a flight only within one. It differs also
+    /// before and after a part of the store has settled: what was asked while it did is no answer to who asks later.
     pub fn generation(&self) -> u64 {
-        self.generations.iter().fold(0, |all, one| all.rotate_left(9) ^ token(*one))
+        let settling = token(self.settling.into());
+        self.generations.iter().fold(settling, |all, one| all.rotate_left(9) ^ token(*one))
     }
+}
+
+/// How long after a write's answer nothing is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settle {
+    /// The store may still answer searches with what was before. A search that asks for the newest is stored all the
+    /// same.
+    pub lag: Duration,
+    /// The store may still be at work on what it acknowledged, such as an import: no search can see the outcome yet.
+    pub work: Duration,
 }
 
 /// A write under way. Dropping it, on whatever path, ends it: the fences move once more.
@@ -184,17 +202,19 @@ impl Fences {
     /// The same of a read that sees every write answered before it is sent, if `sees_all`. No write may be under way,
     /// or still be worked on by the store, when it is sent: it might see either outcome.
     pub fn stamp_of(&self, scope: &Scope, sees_all: bool) -> Stamp {
-        let mut stamp =
-            Stamp { read: scope.read, generations: [0; MAX_TOUCHED], settled: true, taken: Instant::now() };
+        let (generations, taken) = ([0; MAX_TOUCHED], Instant::now());
+        let mut stamp = Stamp { read: scope.read, generations, settled: true, settling: 0, taken };
         for (place, fence) in stamp.generations.iter_mut().zip(self.touched(&scope.read)) {
             *place = fence.generation.load(SeqCst);
         }
         let now = self.now();
-        stamp.settled = self.touched(&scope.read).all(|fence| {
-            fence.in_flight.load(SeqCst) == 0
-                && u64::from(fence.done_at.load(SeqCst)) * SECOND <= now
-                && (sees_all || fence.settled_at.load(SeqCst) <= now)
-        });
+        for (place, fence) in self.touched(&scope.read).enumerate() {
+            let done = u64::from(fence.done_at.load(SeqCst)) * SECOND <= now;
+            let seen = sees_all || fence.settled_at.load(SeqCst) <= now;
+            stamp.settled &= fence.in_flight.load(SeqCst) == 0;
+            stamp.settling |= u8::from(!(done && seen)) << place;
+        }
+        stamp.settled &= stamp.settling == 0;
         stamp
     }
 

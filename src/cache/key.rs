@@ -256,4 +256,6 @@ fn write_likely_credentials(out: &mut Stream, headers: &HeaderMap, counted: &[He
 }
 
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod tests;

@@ -12,5 +12,7 @@ pub mod key;
 pub mod memo;
 mod policy;
 pub mod store;
+mod sync;
+pub mod unshared;
 
-pub use policy::{Policy, Settle, StoreIf};
+pub use policy::{Policy, StoreIf};

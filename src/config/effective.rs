@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::layers::NO_LIMIT;
 use super::resolve::target::masked;
-use super::units::{Size, Time};
+use super::units::{Ratio, Size, Time};
 use super::{Config, LogFormat};
 use crate::plan::{Action, Condition, Level, Plan, Rule, Source, StopSdk, Values};
 use crate::retry::Class;
@@ -137,7 +137,14 @@ impl Page {
                 };
                 self.line(4, &format!("action: {action}"));
                 let (ttl, most) = (time(policy.ttl), Size(policy.max_entry as u64));
-                self.line(4, &format!("cache: {{ttl: {ttl}, max_entry: {most}}}"));
+                let (stale, shadow) = (time(policy.stale_if_error), policy.shadow);
+                let audit = Ratio(policy.audit);
+                self.line(
+                    4,
+                    &format!(
+                        "cache: {{ttl: {ttl}, max_entry: {most}, stale_if_error: {stale}, shadow: {shadow}, audit: {audit}}}"
+                    ),
+                );
             }
         }
         for (key, condition) in [("settled_if", &rule.settled_if), ("pass_if", &rule.pass_if)] {

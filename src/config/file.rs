@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::presets::Preset;
 use super::rule::Rule;
-use super::units::{Size, Time};
+use super::units::{Ratio, Size, Time};
 
 /// The whole of `pillion.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -210,13 +210,20 @@ pub(super) struct Cache {
     /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches or embeddings
     /// ever are.
     pub(super) enabled: Option<bool>,
-    /// How long a stored response is fresh.
+    /// How long a stored response is fresh, less up to 5 %: what was stored together does not expire together.
     pub(super) ttl: Option<Time>,
     /// How long a stored embedding is fresh. The vector of a text changes only where the provider puts another model
     /// behind a name.
     pub(super) embeddings_ttl: Option<Time>,
     /// Larger answers are not stored. 0 is no limit but `memory.cache`.
     pub(super) max_entry: Option<Size>,
+    /// How long beyond `ttl` a stored response answers when the upstream fails (5xx after all attempts, no connection, no
+    /// answer in time), unless a write has passed. 0 is not at all.
+    pub(super) stale_if_error: Option<Time>,
+    /// Answer from the upstream always, and report what would have been a hit.
+    pub(super) shadow: Option<bool>,
+    /// The part of hits that the upstream is asked about in the background, to count those it answers differently.
+    pub(super) audit: Option<Ratio>,
 }
 
 /// Stored responses of a route.
@@ -226,13 +233,20 @@ pub(super) struct RouteCache {
     /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches or embeddings
     /// ever are.
     pub(super) enabled: Option<bool>,
-    /// How long a stored response is fresh.
+    /// How long a stored response is fresh, less up to 5 %: what was stored together does not expire together.
     pub(super) ttl: Option<Time>,
     /// How long a stored embedding is fresh. The vector of a text changes only where the provider puts another model
     /// behind a name.
     pub(super) embeddings_ttl: Option<Time>,
     /// Larger answers are not stored. 0 is no limit but `memory.cache`.
     pub(super) max_entry: Option<Size>,
+    /// How long beyond `ttl` a stored response answers when the upstream fails (5xx after all attempts, no connection, no
+    /// answer in time), unless a write has passed. 0 is not at all.
+    pub(super) stale_if_error: Option<Time>,
+    /// Answer from the upstream always, and report what would have been a hit.
+    pub(super) shadow: Option<bool>,
+    /// The part of hits that the upstream is asked about in the background, to count those it answers differently.
+    pub(super) audit: Option<Ratio>,
     /// How long after a write the service may still answer searches with what was before: nothing is stored until it
     /// is over. Built in: what the preset knows.
     pub(super) settle: Option<Time>,
@@ -246,12 +260,8 @@ pub(super) struct RouteCache {
 impl RouteCache {
     /// What it shares with `defaults.cache`.
     pub(super) fn common(&self) -> Cache {
-        Cache {
-            enabled: self.enabled,
-            ttl: self.ttl,
-            embeddings_ttl: self.embeddings_ttl,
-            max_entry: self.max_entry,
-        }
+        let Self { enabled, ttl, embeddings_ttl, max_entry, stale_if_error, shadow, audit, .. } = *self;
+        Cache { enabled, ttl, embeddings_ttl, max_entry, stale_if_error, shadow, audit }
     }
 }
 

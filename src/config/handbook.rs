@@ -8,7 +8,8 @@ use super::effective::{said, scope, takes};
 use super::presets::{self, Check, Preset};
 use super::units::Time;
 use super::{Environment, parse};
-use crate::cache::{Policy, Settle};
+use crate::cache::Policy;
+use crate::cache::fence::Settle;
 use crate::plan::{Action, Plan, Rule};
 
 const INTRODUCTION: &str = "\

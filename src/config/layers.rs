@@ -121,6 +121,24 @@ impl Layers<'_> {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
+    /// How long beyond its lifetime a stored response answers while the upstream fails.
+    pub(super) fn stale_if_error(&self) -> Duration {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.stale_if_error).0
+    }
+
+    /// Whether the cache only watches.
+    pub(super) fn shadow(&self) -> bool {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.shadow)
+    }
+
+    /// The part of hits that the upstream is asked about.
+    pub(super) fn audit(&self) -> f64 {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.audit).0
+    }
+
     fn caches<'s>(&'s self, route: Option<&'s Cache>) -> [Option<&'s Cache>; 3] {
         [route, self.defaults.cache.as_ref(), self.built_in.cache.as_ref()]
     }

@@ -19,7 +19,7 @@ use super::overrides;
 use super::problem::{Findings, KeyPath, nearest};
 use super::units::Size;
 use super::{Admin, Config, Environment, Log, LogFormat, Memory, Secret};
-use crate::cache::Settle;
+use crate::cache::fence::Settle;
 use crate::plan::{self, Action, Address, Plan};
 
 /// Resolves a file in an environment. What comes back is worth something only if `findings` stays clean.

@@ -75,6 +75,9 @@ pub struct Series {
     retries_not_made: Box<[IntCounter]>,
     cache_results: Box<[IntCounter]>,
     cache_not_stored: Box<[IntCounter]>,
+    cache_shadow: Box<[IntCounter]>,
+    cache_audits: Box<[IntCounter]>,
+    stale_hits: IntCounter,
     embedded: Box<[IntCounter]>,
     invalidations: IntCounter,
     trimmed_messages: IntCounter,
@@ -119,6 +122,9 @@ impl Series {
             retries_not_made: each(&families.retries_not_made, vocabulary.not_retried_reasons)?,
             cache_results: each(&families.cache_results, vocabulary.cache_results)?,
             cache_not_stored: each(&families.cache_not_stored, vocabulary.not_stored_reasons)?,
+            cache_shadow: each(&families.cache_shadow, vocabulary.shadow_results)?,
+            cache_audits: each(&families.cache_audits, vocabulary.audit_results)?,
+            stale_hits: one(&families.stale_hits)?,
             embedded: each(&families.embedded, &EMBEDDED)?,
             invalidations: one(&families.invalidations)?,
             trimmed_messages: one(&families.trimmed_messages)?,
@@ -206,7 +212,22 @@ impl Series {
         }
     }
 
-    /// Counts stored responses being dropped because of a write.
+    /// Counts a request that the cache only watched; an index into [`Vocabulary::shadow_results`].
+    pub fn shadowed(&self, result: usize) {
+        increase(&self.cache_shadow, result, 1);
+    }
+
+    /// Counts a hit that was to be audited; an index into [`Vocabulary::audit_results`].
+    pub fn audited(&self, result: usize) {
+        increase(&self.cache_audits, result, 1);
+    }
+
+    /// Counts a hit that the upstream answers differently.
+    pub fn hit_was_stale(&self) {
+        self.stale_hits.inc();
+    }
+
+    /// Counts stored responses being dropped because of a write, or by command.
     pub fn invalidated(&self) {
         self.invalidations.inc();
     }

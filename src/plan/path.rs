@@ -61,7 +61,7 @@ fn is_plain(path: &[u8]) -> bool {
 }
 
 /// All escapes decoded, for names of scopes. Bytes that are no UTF-8 are replaced, which can only make two scopes one.
-pub(super) fn percent_decode(text: &str) -> Cow<'_, str> {
+pub fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

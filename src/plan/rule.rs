@@ -103,7 +103,7 @@ pub enum Action {
     /// A batch of inputs: each may be answered by a stored element, and is stored.
     Embeddings(Box<cache::Policy>),
     /// Changes the store: drops what its scope covers.
-    Invalidate(cache::Settle),
+    Invalidate(cache::fence::Settle),
     /// Neither.
     Pass,
 }

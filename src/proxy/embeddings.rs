@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 use super::content::{Content, Held};
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::route::Route;
-use super::search::{Cache, whole_answer};
+use super::search::{Cache, late, whole_answer};
 use super::storing::{NotStored, is_in_full, may_be_kept};
 use crate::cache::Policy;
 use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
@@ -24,8 +24,7 @@ use crate::cache::fence::Stamp;
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::store::{Hit, Store, Stored};
 use crate::error::{Error, Kind};
-use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
-use crate::plan::StopSdk;
+use crate::exchange::{Attempts, Bypass, CacheStatus, Compared, Exchange};
 
 /// Fields that speak of the bytes of one content: not true of one that was put together.
 const OF_THE_BYTES: [HeaderName; 8] = [
@@ -169,20 +168,55 @@ impl Embed<'_> {
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let Self { route, policy, batch, refresh, terms } = self;
-        let of = batch.keys.len();
-        let hits = if refresh { (0..of).map(|_| None).collect() } else { batch.look_up(&cache.store) };
+        let of = self.batch.keys.len();
+        let hits =
+            if self.refresh { (0..of).map(|_| None).collect() } else { self.batch.look_up(&cache.store) };
         let known = hits.iter().flatten().count();
         if let Some(series) = exchange.series() {
             series.embedded(known as u64, (of - known) as u64);
+        }
+        if self.policy.shadow && !self.refresh {
+            return self.shadow(&hits, cache, outbound, exchange).await;
         }
         if known == of
             && let Some(answer) = stored(&hits, exchange)
         {
             return Forwarded { result: Ok(answer), stop_sdk: false };
         }
-        let gap = batch.gap(hits);
-        let shared = !refresh && !terms.no_retry && terms.client_retries == 0;
+        let gap = self.batch.gap(hits);
+        self.ask(gap, known, cache, outbound, exchange).await
+    }
+
+    /// Answers from the upstream, and tells what the cache would have done.
+    async fn shadow(
+        self,
+        hits: &[Option<Hit>],
+        cache: &Arc<Cache>,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+    ) -> Forwarded {
+        let gap = self.batch.whole();
+        let forwarded = self.ask(gap, 0, cache, outbound, exchange).await;
+        let compared = hits.iter().any(Option::is_some).then(|| compare(hits, &forwarded));
+        if let Some(series) = exchange.series() {
+            series.shadowed(compared.map_or(Compared::NONE, |compared| compared as usize));
+        }
+        exchange.cache = Some(CacheStatus::Bypass(Bypass::Shadow(compared)));
+        forwarded
+    }
+
+    /// Asks for what is missing, or shares what another asks for.
+    async fn ask(
+        self,
+        gap: Gap,
+        known: usize,
+        cache: &Arc<Cache>,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+    ) -> Forwarded {
+        let Self { route, policy, batch, refresh, terms } = self;
+        let of = batch.keys.len();
+        let shared = !refresh && !policy.shadow && !terms.no_retry && terms.client_retries == 0;
         let flight = if shared { 0 } else { fastrand::u64(..) };
         let mut outbound = Some(outbound);
         let ticket = cache.batches.join(batch.all, flight, || {
@@ -192,6 +226,7 @@ impl Embed<'_> {
                 policy: policy.clone(),
                 terms: Terms { hold: MAX_ANSWER, ..terms },
                 stamp: Stamp::unfenced(),
+                renews: refresh || !policy.shadow,
             };
             fetch.run(outbound.take(), batch, gap)
         });
@@ -203,10 +238,7 @@ impl Embed<'_> {
         let landed = match landed {
             Ok(Some(landed)) => landed,
             Ok(None) => return Error::new(Kind::Internal, "the request was interrupted").into(),
-            Err(_) => {
-                let error = Error::new(Kind::ResponseTimeout, "no response in time");
-                return Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never };
-            }
+            Err(_) => return late(route),
         };
         let status = |stored| Some(CacheStatus::Batch { stored, known: known as u32, of: of as u32 });
         if leads {
@@ -222,6 +254,18 @@ impl Embed<'_> {
             (None, None) => Error::new(Kind::Internal, "the answer was taken").into(),
         }
     }
+}
+
+/// Whether an answer has the elements that were stored, byte for byte.
+fn compare(hits: &[Option<Hit>], forwarded: &Forwarded) -> Compared {
+    let content = forwarded.result.as_ref().ok().and_then(|answer| is_in_full(answer, MAX_ANSWER).ok());
+    let Some(read) = content.and_then(|content| embeddings::Answer::read(content, hits.len())) else {
+        return Compared::Incomparable;
+    };
+    let is = |(hit, given): (&Option<Hit>, &Element<'_>)| {
+        hit.as_ref().is_none_or(|hit| Element::kept(&hit.stored.content).as_ref() == Some(given))
+    };
+    if hits.iter().zip(&read.elements).all(is) { Compared::Equal } else { Compared::Different }
 }
 
 /// The answer of stored elements alone, unless they are not of one answer.
@@ -269,6 +313,8 @@ struct Fetch {
     policy: Policy,
     terms: Terms,
     stamp: Stamp,
+    /// What is stored already is replaced.
+    renews: bool,
 }
 
 impl Fetch {
@@ -341,7 +387,7 @@ impl Gap {
         let kept = may_be_kept(&answer.head.headers, policy).and_then(|()| {
             let each = self.asked.iter().zip(&read.elements);
             let mut stored = Ok(());
-            for (key, element) in each {
+            for (key, element) in each.filter(|(key, _)| fetch.renews || cache.store.get(**key).is_none()) {
                 stored = stored.and(keep(&cache.store, policy, *key, element, *stamp));
             }
             stored
@@ -378,6 +424,6 @@ fn keep(
         return Err(NotStored::Incomplete);
     }
     // Where it is refused, the answer to a request that was sent later is there already, which is as good.
-    store.put(key, stamp, policy.ttl, HeaderMap::new(), &content);
+    store.put(key, stamp, policy.lifetime(key), HeaderMap::new(), &content);
     Ok(())
 }

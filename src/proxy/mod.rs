@@ -7,11 +7,13 @@
 //!
 //! [`Proxy::handle`] never fails: `respond` uses `?`, and a failure becomes a response in one place.
 
+mod compare;
 mod content;
 mod downstream;
 mod embeddings;
 mod forward;
 mod headers;
+mod invalidate;
 mod pieces;
 mod route;
 mod search;
@@ -20,6 +22,7 @@ mod trim;
 mod write;
 
 pub use downstream::Downstream;
+pub use invalidate::NoSuchRoute;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -37,12 +40,13 @@ use tokio_util::task::TaskTracker;
 use crate::cache::fence::{Fences, Scope};
 use crate::cache::key::Keyring;
 use crate::error::{Dialect, Error, Kind};
-use crate::exchange::{Bypass, CacheStatus, Exchange};
+use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
 use crate::plan::{self, Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
+use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
 use embeddings::{Batch, Embed};
 use forward::{Answer, Forwarded, Outbound, Terms, forward};
@@ -65,6 +69,8 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
     retry_reasons: &Reason::WORDS,
     not_retried_reasons: &GiveUp::WORDS,
     cache_results: &CacheStatus::WORDS,
+    shadow_results: &Compared::SHADOW_WORDS,
+    audit_results: &Compared::AUDIT_WORDS,
     not_stored_reasons: &NotStored::WORDS,
     window_reasons: &window::Untouched::WORDS,
 };
@@ -72,6 +78,8 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
 /// All that requests need, made once.
 #[derive(Debug)]
 pub struct Proxy {
+    /// All of them, in the order of the configuration.
+    routes: Vec<Arc<Route>>,
     /// By listener.
     tables: Vec<Table>,
     cache: Arc<Cache>,
@@ -123,6 +131,7 @@ impl Proxy {
         let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
         let buffers = Buffers::new(budgets.buffers, metrics.shards());
         Ok(Self {
+            routes,
             tables,
             cache: Arc::new(cache),
             buffers,
@@ -258,10 +267,17 @@ impl Proxy {
             let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
             return Ok(finish(forwarded, rule, exchange));
         }
-        if let Some((_, key)) = &look_up
+        if let Some((policy, key)) = &look_up
             && !refresh
-            && let Some(answer) = self.cache.stored(*key, exchange)
+            && !policy.shadow
+            && let Some((answer, stored)) = self.cache.stored(*key, exchange)
         {
+            if policy.audit > 0.0 && fastrand::f64() < policy.audit {
+                outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+                outbound.reservation = reservation;
+                let terms = Terms { hold: policy.max_entry, ..terms };
+                audit(&self.cache, route, outbound, terms, stored);
+            }
             return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
         }
 
@@ -271,10 +287,22 @@ impl Proxy {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
                 let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let sees_all = settled(&outbound);
-                let fetch = Fetch { route, key, scope, sees_all, shared: !refresh && !asks.no_retry, terms };
+                let watch = policy.shadow && !refresh;
+                let fetch = Fetch {
+                    route,
+                    key,
+                    scope,
+                    sees_all: settled(&outbound),
+                    shared: !refresh && !asks.no_retry && !policy.shadow,
+                    stale_if_error: !refresh && !policy.shadow && !policy.stale_if_error.is_zero(),
+                    terms,
+                };
                 // Boxed, as the write is: a request that passes through must not carry their size.
-                Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                if watch {
+                    Box::pin(shadow(fetch, &self.cache, outbound, exchange)).await
+                } else {
+                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                }
             }
             (Action::Invalidate(settle), None) if fenced => {
                 let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
@@ -379,7 +407,10 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
         }
         answer.head.version = http::Version::HTTP_11;
         // Told already, to whom the upstream was asked for.
-        let told = matches!(exchange.cache, Some(CacheStatus::Hit { .. } | CacheStatus::Collapsed));
+        let told = matches!(
+            exchange.cache,
+            Some(CacheStatus::Hit { .. } | CacheStatus::Collapsed | CacheStatus::Stale { .. })
+        );
         if rule.reads_usage && !told && answer.head.status.is_success() {
             exchange.read_usage(&answer.head.headers);
         }

@@ -97,7 +97,7 @@ pub(super) fn store(
         .collect();
     // What is said of the exchange comes to each copy: its table must not have to grow for that every time.
     kept.reserve(GIVEN_FIELDS);
-    if entries.put(key, stamp, policy.ttl, kept, content) { Ok(()) } else { Err(NotStored::Write) }
+    if entries.put(key, stamp, policy.lifetime(key), kept, content) { Ok(()) } else { Err(NotStored::Write) }
 }
 
 fn says_no_store(value: &HeaderValue) -> bool {

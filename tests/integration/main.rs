@@ -19,13 +19,21 @@ mod admin;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod cache_equal;
+#[cfg(test)]
+mod cache_failing;
+#[cfg(test)]
 mod cache_flight;
 #[cfg(test)]
 mod cache_hits;
 #[cfg(test)]
+mod cache_invalidate;
+#[cfg(test)]
 mod cache_keys;
 #[cfg(test)]
 mod cache_settle;
+#[cfg(test)]
+mod cache_shadow;
 #[cfg(test)]
 mod cache_stale;
 #[cfg(test)]

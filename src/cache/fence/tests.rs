@@ -85,6 +85,26 @@ async fn settle_is_judged_when_the_read_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn searches_share_only_what_was_asked_under_the_same_state() {
+    let fences = fences();
+    let scope = scope(&fences, &[Some("n")]);
+    let before = fences.stamp(&scope).generation();
+    assert_eq!(fences.stamp(&scope).generation(), before);
+    let write = fences.write(&scope, lag(30));
+    let during = fences.stamp(&scope).generation();
+    drop(write);
+    let settling = fences.stamp(&scope).generation();
+    tokio::time::advance(Duration::from_secs(29)).await;
+    assert_eq!(fences.stamp(&scope).generation(), settling);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let settled = fences.stamp(&scope).generation();
+    let mut all = vec![before, during, settling, settled];
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_write_keeps_the_fence_up_until_both_have_ended() {
     let fences = fences();
     let scope = scope(&fences, &[Some("n")]);

@@ -1,5 +1,7 @@
 //! A rule as meant: patterns compiled, every number in its place.
 
+use std::time::Duration;
+
 use http::{HeaderName, Method};
 use regex::Regex;
 
@@ -107,12 +109,12 @@ impl Ground<'_> {
     }
 
     /// The route's own wins, whatever is settled; a rule's is about work that goes on behind the answer.
-    fn settle(&self, rule: Option<Time>) -> cache::Settle {
+    fn settle(&self, rule: Option<Time>) -> cache::fence::Settle {
         let route = self.layers.route.cache.as_ref().and_then(|cache| cache.settle);
         let Time(span) = route.or(rule).or(self.preset.store.settle).unwrap_or_default();
         match rule {
-            Some(_) => cache::Settle { work: span, ..cache::Settle::default() },
-            None => cache::Settle { lag: span, ..cache::Settle::default() },
+            Some(_) => cache::fence::Settle { work: span, ..cache::fence::Settle::default() },
+            None => cache::fence::Settle { lag: span, ..cache::fence::Settle::default() },
         }
     }
 
@@ -175,12 +177,18 @@ impl Ground<'_> {
         }
         let store_if = rule.store_if.clone().or_else(|| store.store_if.clone()).unwrap_or_default();
         let own = rule.store_if.is_some();
+        let vectors = rule.action == Some(Action::Embeddings);
         let at = if own { at.clone() } else { self.preset_at.key("store") }.key("store_if").key("equals");
         Some(cache::Policy {
-            ttl: match rule.action {
-                Some(Action::Embeddings) => self.layers.embeddings_ttl(),
-                _ => self.layers.ttl(rule.operation == Some(written::Operation::Search)),
+            ttl: if vectors {
+                self.layers.embeddings_ttl()
+            } else {
+                self.layers.ttl(rule.operation == Some(written::Operation::Search))
             },
+            // Of a vector, no write tells that it is old, and to ask again is paid for.
+            stale_if_error: if vectors { Duration::ZERO } else { self.layers.stale_if_error() },
+            audit: if vectors { 0.0 } else { self.layers.audit() },
+            shadow: self.layers.shadow(),
             max_entry: self.layers.max_entry(self.store_size),
             vary,
             credentials,

@@ -28,6 +28,9 @@ impl Given {
 
     fn names(&self) -> Names {
         let policy = Policy {
+            stale_if_error: std::time::Duration::ZERO,
+            shadow: false,
+            audit: 0.0,
             ttl: std::time::Duration::from_secs(1),
             max_entry: 1 << 20,
             vary: vec![HeaderName::from_static("accept")],
