@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build fmt bench bench-growth bench-hits bench-instructions bench-peers bench-trim clean-tests
+.PHONY: help demo test model build fmt bench bench-growth bench-hits bench-instructions bench-peers bench-trim clean-tests
 .PHONY: bench-tools profile release soak
 
 help: ## what can be made
@@ -17,6 +17,13 @@ demo: ## the whole story on this machine: a bot without Pillion, then with it
 test: ## every check and test, the official clients included
 	@tests/setup tests
 	@tests/run
+
+MODEL = cargo test --manifest-path tests/model/Cargo.toml --target-dir target/model
+
+model: ## a million schedules of fences and store, a million pairs of keys: some minutes on one core
+	@tests/setup build
+	PILLION_MODEL=1 $(MODEL)
+	PILLION_MODEL=1 cargo test --release --lib isolation
 
 RUN = tests/bench/run $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	$(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)

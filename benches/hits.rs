@@ -360,6 +360,9 @@ impl Keying {
     fn new() -> Self {
         let policy = Policy {
             ttl: Duration::from_secs(3600),
+            stale_if_error: Duration::ZERO,
+            shadow: false,
+            audit: 0.0,
             max_entry: 1 << 20,
             vary: vec![CONTENT_TYPE],
             credentials: vec![AUTHORIZATION],
@@ -397,7 +400,7 @@ impl Keying {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 headers.insert(SERVER, HeaderValue::from_static("bench"));
                 let key = self.key(&body);
-                assert!(store.put(key, stamp, self.policy.ttl, headers, &content));
+                assert!(store.put(key, stamp, self.policy.lifetime(key), headers, &content));
                 key
             })
             .collect();

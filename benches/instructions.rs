@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, request};
-use pillion::cache::fence::Fences;
+use pillion::cache::embeddings::{Answer, Batch, Element, merge};
+use pillion::cache::fence::{Fences, Stamp};
 use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
-use pillion::cache::store::Store;
+use pillion::cache::store::{Lifetime, Store};
 use pillion::cache::{Policy as CachePolicy, StoreIf};
 use pillion::exchange::{Exchange, Timing};
 use pillion::metrics::{Metrics, Observation, Usage};
@@ -54,7 +55,7 @@ type Piece = Box<dyn FnMut()>;
 type SetUp = fn() -> Piece;
 
 /// Name, and how to set the piece up.
-const PIECES: [(&str, SetUp); 18] = [
+const PIECES: [(&str, SetUp); 21] = [
     ("headers-admit", admit),
     ("route-and-rule-chat", || route(CHAT_PATH, plan::Operation::Chat)),
     ("route-and-rule-search", || route("/vector/query/news", plan::Operation::Search)),
@@ -66,6 +67,9 @@ const PIECES: [(&str, SetUp); 18] = [
     ("cache-exact-20k", || exact(1750)),
     ("cache-hit", hit),
     ("cache-key-and-hit-3k", key_and_hit),
+    ("embeddings-keys-100", embeddings_keys),
+    ("embeddings-hit-100", embeddings_hit),
+    ("embeddings-answer-10", embeddings_answer),
     ("window-20", || trim(20)),
     ("window-200", || trim(200)),
     ("window-2000", || trim(2000)),
@@ -188,6 +192,9 @@ fn cache_policy() -> CachePolicy {
     let names = |list: &[&'static str]| list.iter().map(|name| HeaderName::from_static(name)).collect();
     CachePolicy {
         ttl: Duration::from_secs(300),
+        stale_if_error: Duration::ZERO,
+        shadow: false,
+        audit: 0.0,
         max_entry: 1 << 20,
         vary: names(&["accept", "accept-language", "content-type", "origin", "prefer"]),
         credentials: names(&[
@@ -246,7 +253,7 @@ fn filled(key: Key) -> Store {
     let stamp = fences.stamp(&scope);
     let store = Store::new(64 << 20, fences);
     let headers = request_headers();
-    assert!(store.put(key, stamp, Duration::from_secs(300), headers, &Bytes::from(vec![b'x'; 8192])));
+    assert!(store.put(key, stamp, cache_policy().lifetime(key), headers, &Bytes::from(vec![b'x'; 8192])));
     store
 }
 
@@ -263,6 +270,84 @@ fn key_and_hit() -> Piece {
     let store = filled(make());
     Box::new(move || {
         black_box(store.get(make()).unwrap());
+    })
+}
+
+/// A batch of so many texts of 200 bytes.
+fn batch(count: usize) -> Vec<u8> {
+    let text = |at: usize| format!("\"{at}: {}\"", "a sentence of a document, ".repeat(8));
+    let texts: Vec<String> = (0..count).map(text).collect();
+    let head = r#"{"model":"text-embedding-3-small","encoding_format":"base64","input""#;
+    format!("{head}:[{}]}}", texts.join(", ")).into_bytes()
+}
+
+/// The answer to it: vectors of 1,536 dimensions in base64.
+fn vectors(count: usize) -> Vec<u8> {
+    let vector = "b64+".repeat(2048);
+    let element = |at: usize| {
+        format!(
+            "    {{\n      \"object\": \"embedding\",\n      \"index\": {at},\n      \"embedding\": \"{vector}\"\n    }}"
+        )
+    };
+    let elements: Vec<String> = (0..count).map(element).collect();
+    let usage = r#"{"prompt_tokens": 8, "total_tokens": 8}"#;
+    format!(
+        "{{\n  \"object\": \"list\",\n  \"data\": [\n{}\n  ],\n  \"model\": \"text-embedding-3-small\",\n  \"usage\": {usage}\n}}\n",
+        elements.join(",\n")
+    )
+    .into_bytes()
+}
+
+/// The keys of a hundred texts.
+fn keying_batch() -> impl Fn() -> Vec<Key> {
+    let names = Keyring::seeded([7; 16]).names("https://api.openai.com:443", &cache_policy());
+    let (headers, body) = (request_headers(), batch(100));
+    move || {
+        let body = black_box(&body);
+        let batch = Batch::read(body).unwrap();
+        let identity = Identity {
+            method: &Method::POST,
+            path: "/v1/embeddings",
+            query: None,
+            headers: &headers,
+            body: &[],
+        };
+        let elements = names.elements(&identity, &batch.members).unwrap();
+        batch.inputs.each().iter().map(|at| elements.key(body.get(at.clone()).unwrap()).unwrap()).collect()
+    }
+}
+
+fn embeddings_keys() -> Piece {
+    let make = keying_batch();
+    Box::new(move || {
+        black_box(make());
+    })
+}
+
+/// A batch of a hundred of which all are known, from its content to that of the answer.
+fn embeddings_hit() -> Piece {
+    let make = keying_batch();
+    let store = Store::new(64 << 20, Arc::new(Fences::new([3; 16])));
+    let content = vectors(100);
+    let answer = Answer::read(&content, 100).unwrap();
+    for (key, element) in make().into_iter().zip(&answer.elements) {
+        let kept = Bytes::from(element.keep());
+        let lifetime = Lifetime { fresh: Duration::from_secs(300), stale: Duration::ZERO };
+        assert!(store.put(key, Stamp::unfenced(), lifetime, HeaderMap::new(), &kept));
+    }
+    Box::new(move || {
+        let hits: Vec<_> = make().into_iter().map(|key| store.get(key).unwrap()).collect();
+        let elements: Vec<_> = hits.iter().map(|hit| Element::kept(&hit.stored.content).unwrap()).collect();
+        black_box(merge(None, &elements).unwrap());
+    })
+}
+
+/// An answer of ten, taken apart to be stored.
+fn embeddings_answer() -> Piece {
+    let content = vectors(10);
+    Box::new(move || {
+        let answer = Answer::read(black_box(&content), 10).unwrap();
+        black_box(answer.elements.iter().map(Element::keep).collect::<Vec<_>>());
     })
 }
 

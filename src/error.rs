@@ -85,6 +85,27 @@ impl Kind {
         }
     }
 
+    /// Whether it is the upstream that failed: it could not be reached, did not answer in time, or not whole.
+    pub const fn is_upstreams(self) -> bool {
+        match self {
+            Kind::Dns
+            | Kind::ConnectionRefused
+            | Kind::ConnectionTimeout
+            | Kind::Tls
+            | Kind::ConnectionTerminated
+            | Kind::Protocol
+            | Kind::Incomplete
+            | Kind::ResponseTimeout => true,
+            Kind::NoRoute
+            | Kind::Malformed
+            | Kind::RequestTimeout
+            | Kind::ContentTooLarge
+            | Kind::NotImplemented
+            | Kind::Loop
+            | Kind::Internal => false,
+        }
+    }
+
     /// The word for it everywhere: an error type registered by RFC 9209 section 2.3.
     pub const fn word(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 //! or a cache key built on its spans means the same to the upstream. It must never repair, reorder or re-spell
 //! anything. Whether the bytes are UTF-8 is left to callers that depend on it.
 
+pub mod pointer;
 mod string;
 mod text;
 mod utf8;

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pillion::cache::fence::Settle;
 use pillion::config::{self, Config, Environment, Problems, presets, reference};
-use pillion::plan::{Action, LeavesState, Level, Operation, Plan, Rule};
+use pillion::plan::{Action, LeavesState, Level, Operation, Plan, Rule, Source};
 use pillion::retry::Class;
 
 fn root() -> PathBuf {
@@ -102,7 +103,7 @@ fn every_yaml_of_the_repository_loads() {
             format!("version: 1\nroutes: [{{name: a, path: /a, upstream: https://h, preset: {name}}}]");
         let config = parse(&text, &[]).unwrap_or_else(|problems| panic!("{name}: {problems}"));
         assert_eq!(config.routes[0].preset, name);
-        assert!(presets::about(name).is_some());
+        assert!(presets::about(name).is_some_and(|about| !about.is_empty()), "{name}");
     }
 }
 
@@ -161,6 +162,33 @@ fn layers_lie_in_their_order() {
 }
 
 #[test]
+fn embeddings_have_a_lifetime_and_a_switch_of_their_own() {
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    for (route, rest, env, ttl) in [
+        ("", "", "", hours(24)),
+        ("", "", "false", hours(24)),
+        (", cache: {embeddings_ttl: 2h, ttl: 1s}", "defaults: {cache: {embeddings_ttl: 3h}}", "", hours(2)),
+        ("", "defaults: {cache: {embeddings_ttl: 3h}}", "", hours(3)),
+        (", cache: {enabled: false}", "", "true", None),
+        ("", "defaults: {cache: {enabled: false}}", "true", None),
+        (", cache: {enabled: true}", "defaults: {cache: {enabled: false}}", "", hours(24)),
+    ] {
+        let text = format!(
+            "version: 1\nroutes: [{{name: a, path: /a, upstream: https://h, preset: openai{route}}}]\n{rest}\n"
+        );
+        let env = [("VECTOR_CACHE_ENABLED", env), ("VECTOR_CACHE_TTL", "9")];
+        let config = parse(&text, &env).unwrap_or_else(|problems| panic!("{problems}"));
+        let found = match &rule(&config.routes[0], "embeddings").action {
+            Action::Embeddings(policy) => Some(policy.ttl),
+            _ => None,
+        };
+        assert_eq!(found, ttl, "{route} {rest}");
+        let shown = config::effective(&config);
+        assert_eq!(shown.contains("action: embeddings\n"), ttl.is_some(), "{shown}");
+    }
+}
+
+#[test]
 fn the_environment_switches_caching_and_the_route_may_refuse() {
     for (route, rest, env, cached) in [
         ("", "", "", true),
@@ -209,81 +237,97 @@ fn the_openai_preset() {
     let responses = rule(plan, "responses");
     assert_eq!(responses.leaves_state, LeavesState::Always);
     assert!(responses.window.is_none());
-    assert_eq!(rule(plan, "embeddings").retry.class, Class::Idempotent);
+    let embeddings = rule(plan, "embeddings");
+    assert_eq!(embeddings.retry.class, Class::Idempotent);
+    let Action::Embeddings(policy) = &embeddings.action else { panic!("embeddings are not cached") };
+    assert_eq!(policy.ttl, Duration::from_secs(86_400));
+    for account in ["authorization", "api-key", "openai-organization", "openai-project"] {
+        assert!(policy.credentials.iter().any(|name| name == account), "{account}");
+    }
     assert!(matches!(plan.unmatched_unsafe.action, Action::Pass));
     assert_eq!(plan.unmatched_unsafe.retry.class, Class::Other);
     assert_eq!(plan.bot_env, ["OPENAI_BASE_URL={url}/v1"]);
     assert!(!plan.fenced);
 }
 
-/// The rule that takes a request, as `proxy` finds it.
-fn taken<'a>(plan: &'a Plan, method: &str, path: &str, query: &str) -> &'a Rule {
-    let takes = |rule: &&Rule| {
-        let matcher = &rule.matcher;
-        (matcher.methods.is_empty() || matcher.methods.iter().any(|m| m == method))
-            && matcher.path.as_ref().is_none_or(|pattern| pattern.is_match(path))
-            && matcher.query_has.as_ref().is_none_or(|name| query == name)
-    };
-    plan.rules.iter().find(takes).unwrap_or(match method {
-        "GET" | "HEAD" | "OPTIONS" => &plan.unmatched_safe,
-        _ => &plan.unmatched_unsafe,
-    })
-}
-
 #[test]
-fn what_paths_of_vector_stores_mean() {
+fn what_a_preset_knows_of_its_store_reaches_its_rules() {
     let text = "version: 1\nroutes:\n- {name: u, path: /u, upstream: https://u, preset: upstash-vector}\n- {name: c, path: /c, upstream: https://c, preset: chroma-v2}";
     let config = parse(text, &[]).unwrap();
-    let chroma = "/api/v2/tenants/t/databases/d/collections";
-    for (route, method, path, query, name, action, class) in [
-        (0, "POST", "/query-data", "", "query", "cache", Class::Idempotent),
-        (0, "POST", "/query/n%20s/1", "", "query", "cache", Class::Idempotent),
-        (0, "GET", "/query", "", "query", "cache", Class::Idempotent),
-        (0, "POST", "/fetch", "", "fetch", "pass", Class::Idempotent),
-        (0, "POST", "/range", "", "range", "pass", Class::Idempotent),
-        (0, "POST", "/info", "", "volatile", "pass", Class::Idempotent),
-        (0, "POST", "/resumable-query-next", "", "resumable", "pass", Class::Other),
-        (0, "GET", "/upsert", "", "upsert", "invalidate", Class::Idempotent),
-        (0, "POST", "/upsert-data/ns", "", "upsert", "invalidate", Class::Idempotent),
-        (0, "DELETE", "/delete", "", "delete", "invalidate", Class::Idempotent),
-        (0, "PUT", "/update", "", "update", "invalidate", Class::Other),
-        (0, "POST", "/reset", "all", "reset-all", "invalidate", Class::Other),
-        (0, "DELETE", "/reset", "", "reset", "invalidate", Class::Other),
-        (0, "POST", "/rename-namespace", "", "rename-namespace", "invalidate", Class::Other),
-        (0, "POST", "/reset/ns", "all", "reset-all", "invalidate", Class::Other),
-        (0, "POST", "/queries", "", "unknown", "invalidate", Class::Other),
-        (0, "GET", "/elsewhere", "", "unknown", "invalidate", Class::Other),
-        (0, "GET", "/", "", "unmatched-safe", "pass", Class::Other),
-        (1, "POST", "/x/query", "", "query", "cache", Class::Idempotent),
-        (1, "POST", "/x/get", "", "get", "pass", Class::Idempotent),
-        (1, "POST", "/x/upsert", "", "write", "invalidate", Class::Idempotent),
-        (1, "POST", "/x/delete", "", "delete", "invalidate", Class::Idempotent),
-        (1, "DELETE", "/x", "", "collection", "invalidate", Class::Other),
-        (1, "POST", "", "", "create-collection", "pass", Class::Other),
-        (1, "PATCH", "/x/y/z", "", "unmatched", "invalidate", Class::Other),
-    ] {
-        let path = if route == 1 { format!("{chroma}{path}") } else { path.to_owned() };
-        let rule = taken(&config.routes[route], method, &path, query);
-        let did = match rule.action {
-            Action::Cache(_) => "cache",
-            Action::Invalidate(_) => "invalidate",
-            Action::Pass => "pass",
-        };
-        assert_eq!((rule.name.as_str(), did, rule.retry.class), (name, action, class), "{method} {path}");
-    }
-    let namespace = Level::Path { group: "ns".to_owned(), default: Some(String::new()) };
+    let namespace = Level::Named { from: Source::Path("ns".to_owned()), default: Some(String::new()) };
     assert_eq!(rule(&config.routes[0], "query").scope, [namespace]);
     assert_eq!(rule(&config.routes[0], "delete").not_idempotent_if, ["filter", "prefix"]);
     assert_eq!(rule(&config.routes[1], "collection").scope, [Level::Any]);
-    for (route, name, settle) in [(0, "upsert", 30), (1, "write", 0)] {
-        let Action::Invalidate(settles) = rule(&config.routes[route], name).action else { panic!("{name}") };
-        assert_eq!(settles.0, Duration::from_secs(settle));
+    for (route, name, seconds) in [(0, "upsert", 30), (1, "write", 0)] {
+        let Action::Invalidate(settle) = rule(&config.routes[route], name).action else { panic!("{name}") };
+        assert_eq!(settle, Settle { lag: Duration::from_secs(seconds), ..Settle::default() });
     }
     let Action::Cache(cache) = &rule(&config.routes[0], "query").action else { panic!() };
     assert_eq!(cache.store_if.non_empty, ["result"]);
     assert_eq!(cache.vary.len(), 5);
     assert_eq!(cache.credentials.len(), 7);
     assert_eq!(cache.max_entry, 1 << 20);
+}
+
+/// A route with this preset and these members of `cache`.
+fn store(preset: &str, cache: &str) -> Plan {
+    let text = format!(
+        "version: 1\nroutes: [{{name: a, path: /a, upstream: 'https://h', preset: {preset}, cache: {{{cache}}}}}]"
+    );
+    parse(&text, &[]).unwrap_or_else(|problems| panic!("{problems}")).routes.remove(0)
+}
+
+#[test]
+fn a_route_says_what_holds_for_its_store() {
+    let non_empty = |plan: &Plan| {
+        let Action::Cache(policy) = &plan.rules[0].action else { panic!() };
+        policy.store_if.non_empty.clone()
+    };
+    // Off for Upstash, on elsewhere, and as the route says.
+    assert_eq!(non_empty(&store("upstash-vector", "")), ["result"]);
+    assert!(non_empty(&store("upstash-vector", "cache_empty: true")).is_empty());
+    assert!(non_empty(&store("pinecone", "")).is_empty());
+    assert_eq!(non_empty(&store("pinecone", "cache_empty: false")), ["matches"]);
+
+    assert!(store("qdrant", "").flush_whole, "names may be aliases");
+    assert!(!store("qdrant", "aliases: false").flush_whole);
+    assert!(!store("pinecone", "").flush_whole);
+    assert!(store("pinecone", "aliases: true").flush_whole);
+
+    let settle = |plan: &Plan, name: &str| {
+        let Action::Invalidate(settle) = rule(plan, name).action else { panic!() };
+        (settle.lag.as_secs(), settle.work.as_secs())
+    };
+    let qdrant = store("qdrant", "");
+    assert_eq!((settle(&qdrant, "upsert"), settle(&qdrant, "recover")), ((30, 0), (0, 600)));
+    let qdrant = store("qdrant", "settle: 2s");
+    assert_eq!((settle(&qdrant, "upsert"), settle(&qdrant, "recover")), ((2, 0), (0, 2)), "the route's wins");
+}
+
+#[test]
+fn a_header_that_a_scope_is_read_from_is_part_of_the_key() {
+    let text = "version: 1\nroutes:\n- name: a\n  path: /a\n  upstream: https://h\n  rules:\n  - {name: q, action: cache, scope: [{header: x-place, default: home}], vary: [accept]}";
+    let config = parse(text, &[]).unwrap();
+    let Action::Cache(policy) = &config.routes[0].rules[0].action else { panic!() };
+    assert_eq!(policy.vary, ["accept", "x-place"]);
+}
+
+#[test]
+fn presets_of_the_file_are_used_like_the_built_in_ones() {
+    let text = "version: 1\npresets:\n  mine:\n    about: Ours.\n    operations: {search: {timeouts: {total: 3s}}}\n    store: {settle: 9s}\n    rules:\n    - {name: find, path: ^/find$, operation: search, action: cache}\n    - {name: put, action: invalidate}\nroutes:\n- {name: a, path: /a, upstream: https://h, preset: mine}";
+    let config = parse(text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = &config.routes[0];
+    assert_eq!((plan.preset.as_str(), plan.fenced), ("mine", true));
+    assert_eq!(rule(plan, "find").timeouts.total, Duration::from_secs(3));
+    let Action::Invalidate(settle) = rule(plan, "put").action else { panic!() };
+    assert_eq!(settle.lag, Duration::from_secs(9));
+
+    let file = std::env::temp_dir().join(format!("pillion-presets-{}.yaml", std::process::id()));
+    std::fs::write(&file, text).unwrap();
+    let own = config::own_presets(Some(&file), &Environment::new()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!((own[0].name.as_str(), own[0].about.as_str()), ("mine", "Ours."));
+    assert!(own[0].text.contains("name: find"), "{}", own[0].text);
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn configuration(block: &str) -> String {
     let first = block.lines().find(|line| !line.starts_with('#')).and_then(|line| line.split(':').next());
     match first.unwrap_or_default() {
         "version" => block.to_owned(),
-        "routes" => format!("version: 1\n{block}"),
+        "routes" | "presets" => format!("version: 1\n{block}"),
         "defaults" | "memory" | "redis" | "admin" | "log" | "tls" | "listen" => {
             format!("version: 1\n{ROUTE}{block}")
         }
@@ -183,6 +183,8 @@ fn every_word_of_a_closed_set_is_explained() {
         VOCABULARY.not_retried_reasons,
         VOCABULARY.cache_results,
         VOCABULARY.not_stored_reasons,
+        VOCABULARY.shadow_results,
+        VOCABULARY.audit_results,
         VOCABULARY.window_reasons,
     ];
     for word in vocabulary.into_iter().flatten() {
@@ -235,9 +237,9 @@ fn the_readme_lists_only_headers_that_are_written() {
 
 #[test]
 fn presets_and_commands_are_named_where_they_are_promised() {
-    let (readme, cache, operations) = (read("README.md"), read("docs/cache.md"), read("docs/operations.md"));
+    let (readme, page, operations) = (read("README.md"), read("docs/presets.md"), read("docs/operations.md"));
     for preset in config::presets::names() {
-        assert!(cache.contains(&format!("| `{preset}` |")), "docs/cache.md has no row for {preset}");
+        assert!(page.contains(&format!("[`{preset}`](#")), "docs/presets.md has no row for {preset}");
     }
     let commands = all(r"(?m)^        Command::([A-Z][a-z]+)", &read("src/cli/mod.rs"))
         .into_iter()

@@ -1,8 +1,10 @@
 //! Fences: what a write makes unusable.
 //!
-//! Every part of a store has a fence: an opaque generation, a count of writes in flight, and the time until which the
-//! store may still answer with what was before. They live in a fixed hashed table that is never evicted, so a
-//! collision can only invalidate too much. A stored response carries the generations its request was sent under, and
+//! Every part of a store has a fence: an opaque generation, a count of writes in flight, and two times. Until the one the
+//! store may still be at work on a write: one that it only queued, or whose outcome nobody knows. Until the other it may
+//! answer with what was before, though the write is done: that one does not bind a search that asks for the newest,
+//! which sees every write that was answered before it was sent. They live in a fixed hashed table that is never evicted,
+//! so a collision can only invalidate too much. A stored response carries the generations its request was sent under, and
 //! a hit compares them: invalidation is a handful of stores, whatever the number of entries.
 //!
 //! A scope is a path of names (tenant, database, collection). A read must be dropped by a write to its own scope, to
@@ -12,11 +14,12 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
-use tokio::time::Instant;
+
+use super::sync::{AtomicU32, AtomicU64, Instant};
 
 /// Fences in the table, 24 bytes each: a write drops a bystander once in some ten thousand times.
 const SLOTS: usize = 65_536;
@@ -24,6 +27,9 @@ const SLOTS: usize = 65_536;
 const MAX_LEVELS: usize = 5;
 /// Fences one scope can touch: one more than levels, for the store as a whole, and `any` beside `own`.
 const MAX_TOUCHED: usize = MAX_LEVELS + 2;
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
 /// Ends a name in the hash. No `char` has this value.
 const END_OF_NAME: u32 = u32::MAX;
@@ -42,7 +48,10 @@ pub struct Fences {
 struct Fence {
     generation: AtomicU64,
     in_flight: AtomicU32,
-    /// Nanoseconds since `Fences::epoch`.
+    /// When the store has done what it acknowledged, in whole seconds since `Fences::epoch`, rounded up: it is a matter
+    /// of minutes, and fits where there is room.
+    done_at: AtomicU32,
+    /// When every search sees it, in nanoseconds.
     settled_at: AtomicU64,
 }
 
@@ -81,22 +90,47 @@ impl Touched {
 pub struct Stamp {
     read: Touched,
     generations: [u64; MAX_TOUCHED],
-    /// The store was at rest: no write under way, none settling.
+    /// The store was at rest, for this read: no write under way, none settling.
     settled: bool,
+    /// Which of the fences were settling, a bit each.
+    settling: u8,
     /// When it was taken.
     pub(super) taken: Instant,
 }
 
 impl Stamp {
+    /// Of what no write can change.
+    pub fn unfenced() -> Self {
+        let (generations, taken) = ([0; MAX_TOUCHED], Instant::now());
+        Self { read: Touched::NONE, generations, settled: true, settling: 0, taken }
+    }
+
+    /// Whether there are writes that can change it.
+    pub fn is_fenced(&self) -> bool {
+        self.read.len > 0
+    }
+
     /// Whether the answer to a request sent now may be stored at all.
     pub fn settled(&self) -> bool {
         self.settled
     }
 
-    /// A value that differs whenever the generations differ: requests share a flight only within one.
+    /// A value that differs whenever the generations differ: requests share a flight only within one. It differs also
+    /// before and after a part of the store has settled: what was asked while it did is no answer to who asks later.
     pub fn generation(&self) -> u64 {
-        self.generations.iter().fold(0, |all, one| all.rotate_left(9) ^ token(*one))
+        let settling = token(self.settling.into());
+        self.generations.iter().fold(settling, |all, one| all.rotate_left(9) ^ token(*one))
     }
+}
+
+/// How long after a write's answer nothing is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settle {
+    /// The store may still answer searches with what was before. A search that asks for the newest is stored all the
+    /// same.
+    pub lag: Duration,
+    /// The store may still be at work on what it acknowledged, such as an import: no search can see the outcome yet.
+    pub work: Duration,
 }
 
 /// A write under way. Dropping it, on whatever path, ends it: the fences move once more.
@@ -104,7 +138,7 @@ impl Stamp {
 pub struct Write {
     fences: Arc<Fences>,
     touched: Touched,
-    settle: Duration,
+    settle: Settle,
 }
 
 impl Fences {
@@ -162,15 +196,25 @@ impl Fences {
     /// What a read must remember before it is sent. Generations are taken first: a write that ends in between is then
     /// seen by its generation, or by the settle time it set before.
     pub fn stamp(&self, scope: &Scope) -> Stamp {
-        let mut stamp =
-            Stamp { read: scope.read, generations: [0; MAX_TOUCHED], settled: true, taken: Instant::now() };
+        self.stamp_of(scope, false)
+    }
+
+    /// The same of a read that sees every write answered before it is sent, if `sees_all`. No write may be under way,
+    /// or still be worked on by the store, when it is sent: it might see either outcome.
+    pub fn stamp_of(&self, scope: &Scope, sees_all: bool) -> Stamp {
+        let (generations, taken) = ([0; MAX_TOUCHED], Instant::now());
+        let mut stamp = Stamp { read: scope.read, generations, settled: true, settling: 0, taken };
         for (place, fence) in stamp.generations.iter_mut().zip(self.touched(&scope.read)) {
             *place = fence.generation.load(SeqCst);
         }
         let now = self.now();
-        stamp.settled = self
-            .touched(&scope.read)
-            .all(|fence| fence.in_flight.load(SeqCst) == 0 && fence.settled_at.load(SeqCst) <= now);
+        for (place, fence) in self.touched(&scope.read).enumerate() {
+            let done = u64::from(fence.done_at.load(SeqCst)) * SECOND <= now;
+            let seen = sees_all || fence.settled_at.load(SeqCst) <= now;
+            stamp.settled &= fence.in_flight.load(SeqCst) == 0;
+            stamp.settling |= u8::from(!(done && seen)) << place;
+        }
+        stamp.settled &= stamp.settling == 0;
         stamp
     }
 
@@ -189,7 +233,7 @@ impl Fences {
     }
 
     /// Begins a write, before it is forwarded.
-    pub fn write(self: &Arc<Self>, scope: &Scope, settle: Duration) -> Write {
+    pub fn write(self: &Arc<Self>, scope: &Scope, settle: Settle) -> Write {
         for fence in self.touched(&scope.write) {
             fence.in_flight.fetch_add(1, SeqCst);
             fence.generation.store(self.fresh(), SeqCst);
@@ -211,18 +255,29 @@ impl Fences {
 }
 
 impl Write {
-    /// The outcome is unknown: the store may still apply it within this time.
+    /// The store has answered, and every search sees what was written: nothing is left to settle.
+    pub fn is_visible(&mut self) {
+        self.settle = Settle::default();
+    }
+
+    /// The outcome is unknown, or not there yet: the store may still apply it within this time.
     pub fn may_come_later(&mut self, within: Duration) {
-        self.settle = self.settle.max(within);
+        self.settle.work = self.settle.work.max(within);
     }
 }
 
 impl Drop for Write {
     fn drop(&mut self) {
-        let settled_at = self.fences.now().saturating_add(self.settle.as_nanos() as u64);
+        let now = self.fences.now();
+        let after = |span: Duration| (!span.is_zero()).then(|| now.saturating_add(span.as_nanos() as u64));
+        let settled_at = after(self.settle.lag);
+        let done_at = after(self.settle.work).map(|at| at.div_ceil(SECOND).min(u32::MAX.into()) as u32);
         for fence in self.fences.touched(&self.touched) {
-            // In this order: whoever sees the new generation sees the settle time too.
-            if !self.settle.is_zero() {
+            // In this order: whoever sees the new generation sees the times too.
+            if let Some(done_at) = done_at {
+                fence.done_at.fetch_max(done_at, SeqCst);
+            }
+            if let Some(settled_at) = settled_at {
                 fence.settled_at.fetch_max(settled_at, SeqCst);
             }
             fence.generation.store(self.fences.fresh(), SeqCst);

@@ -11,12 +11,15 @@
 //! is left, query and content, the exact name takes byte for byte.
 
 mod canonical;
+mod elements;
 mod likely;
 mod stream;
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, Method};
+
+pub use elements::Elements;
 
 use super::Policy;
 use likely::may_tell_who_asks;
@@ -252,5 +255,7 @@ fn write_likely_credentials(out: &mut Stream, headers: &HeaderMap, counted: &[He
     out.length(END);
 }
 
+#[cfg(test)]
+mod isolation;
 #[cfg(test)]
 mod tests;

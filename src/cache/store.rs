@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use tokio::time::Instant;
 
 use super::fence::{Fences, Stamp};
 use super::key::Key;
+use super::sync::Instant;
 
 /// What an entry costs besides its content and headers: key, stamp, times, and the cache's own bookkeeping.
 const ENTRY_OVERHEAD: usize = 512;
@@ -26,7 +26,16 @@ pub struct Stored {
     pub content: Bytes,
     stamp: Stamp,
     arrived: Instant,
-    ttl: Duration,
+    lifetime: Lifetime,
+}
+
+/// How long a stored response may be used, counted from its arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Instead of asking.
+    pub fresh: Duration,
+    /// So much longer when the upstream was asked and failed.
+    pub stale: Duration,
 }
 
 /// A stored response that may be used now.
@@ -36,7 +45,7 @@ pub struct Hit {
     pub stored: Arc<Stored>,
     /// How long ago it arrived (RFC 9111 section 4.2.3).
     pub age: Duration,
-    /// How long it may still be used.
+    /// How long it is still fresh.
     pub ttl: Duration,
 }
 
@@ -72,21 +81,41 @@ impl Store {
 
     /// The stored response for this key, if it is fresh and no write has passed it.
     pub fn get(&self, key: Key) -> Option<Hit> {
+        self.usable(key).filter(|hit| !hit.ttl.is_zero())
+    }
+
+    /// The stored response for this key, if it may be used now that the upstream has failed: fresh or not, no write has
+    /// passed it.
+    pub fn get_stale(&self, key: Key) -> Option<Hit> {
+        self.usable(key)
+    }
+
+    /// The stored response, if it is of any use still; else it is removed.
+    fn usable(&self, key: Key) -> Option<Hit> {
         let stored = self.entries.get(&key)?;
-        let age = stored.arrived.elapsed();
-        match stored.ttl.checked_sub(age) {
-            Some(ttl) if !ttl.is_zero() && self.fences.current(&stored.stamp) => {
-                Some(Hit { stored, age, ttl })
-            }
-            _ => {
-                self.entries.remove(&key);
-                None
-            }
+        let (age, Lifetime { fresh, stale }) = (stored.arrived.elapsed(), stored.lifetime);
+        if age < fresh.saturating_add(stale) && self.fences.current(&stored.stamp) {
+            return Some(Hit { ttl: fresh.saturating_sub(age), stored, age });
         }
+        // Not what came in its place meanwhile.
+        self.entries.remove_if(&key, |known| Arc::ptr_eq(known, &stored));
+        None
+    }
+
+    /// Whether no write has passed this response, wherever it is now.
+    pub fn is_current(&self, stored: &Stored) -> bool {
+        self.fences.current(&stored.stamp)
     }
 
     /// Stores an answer that has just arrived whole, unless a write has passed it. Tells whether it did.
-    pub fn put(&self, key: Key, stamp: Stamp, ttl: Duration, headers: HeaderMap, content: &Bytes) -> bool {
+    pub fn put(
+        &self,
+        key: Key,
+        stamp: Stamp,
+        lifetime: Lifetime,
+        headers: HeaderMap,
+        content: &Bytes,
+    ) -> bool {
         if !self.fences.may_store(&stamp) {
             return false;
         }
@@ -96,9 +125,14 @@ impl Store {
         }
         // A copy, because the content as read may be a small slice of a large buffer that would stay alive with it.
         let content = Bytes::copy_from_slice(content);
-        let stored = Stored { headers, content, stamp, arrived: Instant::now(), ttl };
+        let stored = Stored { headers, content, stamp, arrived: Instant::now(), lifetime };
         self.entries.insert(key, Arc::new(stored));
         true
+    }
+
+    /// Drops what no write drops.
+    pub fn forget_unfenced(&self) {
+        self.entries.retain(|_, stored| stored.stamp.is_fenced());
     }
 
     /// Stored responses, usable or not.

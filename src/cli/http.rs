@@ -138,10 +138,10 @@ pub async fn call(
     method: Method,
     path: &str,
     token: Option<&str>,
+    mut headers: HeaderMap,
     content: Bytes,
     within: Duration,
 ) -> Result<Answer, String> {
-    let mut headers = HeaderMap::new();
     if let Some(token) = token {
         let value = HeaderValue::from_str(&format!("Bearer {token}"));
         let mut value = value.map_err(|_| "the token holds characters that no header takes".to_owned())?;
@@ -160,7 +160,7 @@ pub async fn call(
 
 /// `GET` of a path.
 pub async fn get(base: &Base, path: &str, token: Option<&str>, within: Duration) -> Result<Answer, String> {
-    call(base, Method::GET, path, token, Bytes::new(), within).await
+    call(base, Method::GET, path, token, HeaderMap::new(), Bytes::new(), within).await
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod health;
 pub mod http;
+pub mod invalidate;
 pub mod presets;
 pub mod report;
 pub mod run;
@@ -49,12 +50,17 @@ enum Command {
     Demo(demo::Args),
     /// Print the performance summary of a running Pillion
     Report(report::Args),
+    /// Drop stored responses of a running Pillion
+    Invalidate(invalidate::Args),
     /// Ask a running Pillion whether it is ready: exit 0 if so, 1 if not
     Health(health::Args),
     /// List what is built in, or print one preset
     Presets {
         /// The preset to print
         name: Option<String>,
+        /// The configuration whose own presets count too [default: as for run]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -77,8 +83,9 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::run(config.as_deref(), &env),
         Command::Demo(args) => told(block_on(2, demo::run(&args))),
         Command::Report(args) => told(block_on(1, report::run(&args))),
+        Command::Invalidate(args) => told(block_on(1, invalidate::run(&args))),
         Command::Health(args) => told(block_on(1, health::run(&args))),
-        Command::Presets { name } => presets::run(name.as_deref()),
+        Command::Presets { name, config } => presets::run(name.as_deref(), config.as_deref(), &env),
         Command::Schema => schema::run(),
     };
     code.into()

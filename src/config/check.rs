@@ -103,13 +103,22 @@ impl<'a> Walker<'a> {
     fn mapping(&mut self, members: Mapping, schema: &'a Json, at: &KeyPath) -> Value {
         let mut kept = Mapping::new();
         let known = schema.get("properties").and_then(Json::as_object);
+        // A mapping by names of the user's own.
+        let others = schema.get("additionalProperties").filter(|others| others.is_object());
+        let names = schema.get("propertyNames").map(words).unwrap_or_default();
         for (key, member) in members {
             let Some(name) = key.as_str() else {
                 let shown = serde_yaml::to_string(&key).unwrap_or_default();
                 self.findings.add_value(at, shown.trim(), "a key is text", "a key such as `name`");
                 continue;
             };
-            match known.and_then(|known| known.get(name)) {
+            if !names.is_empty() && !names.contains(&name) {
+                let meant =
+                    nearest(name, names.iter().copied()).map_or_else(|| names.join(", "), str::to_owned);
+                self.findings.add(&at.key(name), format!("one of: {}", names.join(", ")), meant);
+                continue;
+            }
+            match known.and_then(|known| known.get(name)).or(others) {
                 Some(schema) => {
                     if let Some(member) = self.node(member, schema, &at.key(name)) {
                         kept.insert(key, member);

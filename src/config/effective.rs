@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::layers::NO_LIMIT;
 use super::resolve::target::masked;
-use super::units::{Size, Time};
+use super::units::{Ratio, Size, Time};
 use super::{Config, LogFormat};
-use crate::plan::{Action, Level, Plan, Rule, StopSdk};
+use crate::plan::{Action, Condition, Level, Plan, Rule, Source, StopSdk, Values};
 use crate::retry::Class;
 
 /// The configuration in force as YAML, with secrets masked, behind comments that name its source, what the operator
@@ -104,7 +104,7 @@ impl Page {
         if plan.flush_whole {
             self.line(
                 2,
-                "# Routes with other rules share this upstream: every write drops all that is stored of it.",
+                "# Names may be aliases, or routes with other rules share this upstream: every write drops all that is stored of it.",
             );
         }
         self.line(2, "rules:");
@@ -122,13 +122,34 @@ impl Page {
         match &rule.action {
             Action::Pass => self.line(4, "action: pass"),
             Action::Invalidate(settle) => {
-                let settle = time(settle.0);
-                self.line(4, &format!("action: invalidate # {}, settles in {settle}", scope(&rule.scope)));
+                let (lag, work) = (time(settle.lag), time(settle.work));
+                let settles = if settle.work.is_zero() {
+                    format!("settles in {lag}")
+                } else {
+                    format!("done in {work}")
+                };
+                self.line(4, &format!("action: invalidate # {}, {settles}", scope(&rule.scope)));
             }
-            Action::Cache(policy) => {
-                self.line(4, &format!("action: cache # {}", scope(&rule.scope)));
+            Action::Cache(policy) | Action::Embeddings(policy) => {
+                let action = match &rule.action {
+                    Action::Embeddings(_) => "embeddings".to_owned(),
+                    _ => format!("cache # {}", scope(&rule.scope)),
+                };
+                self.line(4, &format!("action: {action}"));
                 let (ttl, most) = (time(policy.ttl), Size(policy.max_entry as u64));
-                self.line(4, &format!("cache: {{ttl: {ttl}, max_entry: {most}}}"));
+                let (stale, shadow) = (time(policy.stale_if_error), policy.shadow);
+                let audit = Ratio(policy.audit);
+                self.line(
+                    4,
+                    &format!(
+                        "cache: {{ttl: {ttl}, max_entry: {most}, stale_if_error: {stale}, shadow: {shadow}, audit: {audit}}}"
+                    ),
+                );
+            }
+        }
+        for (key, condition) in [("settled_if", &rule.settled_if), ("pass_if", &rule.pass_if)] {
+            if let Some(condition) = condition {
+                self.line(4, &format!("{key}: {}", text(&said(condition))));
             }
         }
         let [connect, first_byte, idle, total] =
@@ -196,25 +217,53 @@ fn list<T: std::fmt::Display>(values: &[T]) -> String {
     format!("[{}]", values.join(", "))
 }
 
-fn takes(rule: &Rule) -> String {
+/// The requests that a rule takes, for people.
+pub(super) fn takes(rule: &Rule) -> String {
     let methods: Vec<&str> = rule.matcher.methods.iter().map(http::Method::as_str).collect();
     let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(" ") };
     let path = rule.matcher.path.as_ref().map_or("any path", |path| path.as_str());
-    let query = rule.matcher.query_has.as_ref().map(|name| format!(" with ?{name}")).unwrap_or_default();
-    format!("{methods} {path}{query}")
+    let has = rule.matcher.query_has.iter().map(|name| format!(" with ?{name}"));
+    let lacks = rule.matcher.query_lacks.iter().map(|name| format!(" without ?{name}"));
+    format!("{methods} {path}{}", has.chain(lacks).collect::<String>())
 }
 
-fn scope(levels: &[Level]) -> String {
+/// A scope for people.
+pub(super) fn scope(levels: &[Level]) -> String {
     let named: Vec<String> = levels
         .iter()
         .map(|level| match level {
-            Level::Path { group, default: Some(default) } => format!("{group} (else {default:?})"),
-            Level::Path { group, default: None } => group.clone(),
+            Level::Named { from, default } => {
+                let from = match from {
+                    Source::Path(group) => group.clone(),
+                    Source::Query(name) => format!("?{name}"),
+                    Source::Body(pointer) => pointer.to_string(),
+                    Source::Header(name) => format!("{name}:"),
+                };
+                default.as_ref().map_or_else(|| from.clone(), |default| format!("{from} (else {default:?})"))
+            }
             Level::Const(name) => format!("{name:?}"),
             Level::Any => "everything".to_owned(),
         })
         .collect();
     if named.is_empty() { "everything".to_owned() } else { named.join(" / ") }
+}
+
+/// A condition for people.
+pub(super) fn said(condition: &Condition) -> String {
+    let values = |values: &Values| match values {
+        Values::Any => "there".to_owned(),
+        Values::OneOf(scalars) => {
+            let each: Vec<&str> = scalars
+                .iter()
+                .map(|scalar| if scalar.text().is_empty() { "empty" } else { scalar.text() })
+                .collect();
+            each.join(" or ")
+        }
+    };
+    let query = condition.query.iter().map(|(name, is)| format!("?{name} is {}", values(is)));
+    let body = condition.body.iter().map(|(place, is)| format!("{place} is {}", values(is)));
+    let matches = condition.matches.iter().map(|pattern| format!("the content matches {pattern}"));
+    query.chain(body).chain(matches).collect::<Vec<_>>().join(", or ")
 }
 
 fn time(span: Duration) -> String {

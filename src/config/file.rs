@@ -1,11 +1,14 @@
 //! The file as written: every key may be missing. The reference and the JSON Schema are generated from these types,
 //! so the comments on the keys are what users read.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::presets::Preset;
 use super::rule::Rule;
-use super::units::{Size, Time};
+use super::units::{Ratio, Size, Time};
 
 /// The whole of `pillion.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -23,6 +26,8 @@ pub(super) struct File {
     pub(super) redis: Option<Redis>,
     /// What every route starts from.
     pub(super) defaults: Option<Defaults>,
+    /// What you know of services of your own: presets by name, in the language of the built-in ones, for `routes[].preset`.
+    pub(super) presets: Option<BTreeMap<String, Preset>>,
     /// Where requests go. At least one.
     #[schemars(required)]
     pub(super) routes: Option<Vec<Route>>,
@@ -118,13 +123,14 @@ pub(super) struct Route {
     /// leave it empty the route is skipped. Required.
     #[schemars(required)]
     pub(super) upstream: Option<String>,
-    /// What is known of the service: `openai`, `anthropic`, `upstash-vector`, `chroma-v2` or `http`, which knows nothing.
+    /// What is known of the service: the name of a preset, built in (`pillion presets` lists them) or of `presets`.
+    /// Missing: `http`, which knows nothing.
     pub(super) preset: Option<String>,
     /// As in `defaults`.
     pub(super) timeouts: Option<Timeouts>,
     /// As in `defaults`.
     pub(super) retry: Option<Retry>,
-    /// As in `defaults`, and `settle`.
+    /// As in `defaults`, and what holds for this store.
     pub(super) cache: Option<RouteCache>,
     /// As in `defaults`.
     pub(super) window: Option<Window>,
@@ -201,33 +207,61 @@ pub(super) enum StopSdk {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cache {
-    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches ever are.
+    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches or embeddings
+    /// ever are.
     pub(super) enabled: Option<bool>,
-    /// How long a stored response is fresh.
+    /// How long a stored response is fresh, less up to 5 %: what was stored together does not expire together.
     pub(super) ttl: Option<Time>,
+    /// How long a stored embedding is fresh. The vector of a text changes only where the provider puts another model
+    /// behind a name.
+    pub(super) embeddings_ttl: Option<Time>,
     /// Larger answers are not stored. 0 is no limit but `memory.cache`.
     pub(super) max_entry: Option<Size>,
+    /// How long beyond `ttl` a stored response answers when the upstream fails (5xx after all attempts, no connection, no
+    /// answer in time), unless a write has passed. 0 is not at all.
+    pub(super) stale_if_error: Option<Time>,
+    /// Answer from the upstream always, and report what would have been a hit.
+    pub(super) shadow: Option<bool>,
+    /// The part of hits that the upstream is asked about in the background, to count those it answers differently.
+    pub(super) audit: Option<Ratio>,
 }
 
 /// Stored responses of a route.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RouteCache {
-    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches ever are.
+    /// Off: nothing is stored or answered from the store. Only paths that the preset knows to be searches or embeddings
+    /// ever are.
     pub(super) enabled: Option<bool>,
-    /// How long a stored response is fresh.
+    /// How long a stored response is fresh, less up to 5 %: what was stored together does not expire together.
     pub(super) ttl: Option<Time>,
+    /// How long a stored embedding is fresh. The vector of a text changes only where the provider puts another model
+    /// behind a name.
+    pub(super) embeddings_ttl: Option<Time>,
     /// Larger answers are not stored. 0 is no limit but `memory.cache`.
     pub(super) max_entry: Option<Size>,
+    /// How long beyond `ttl` a stored response answers when the upstream fails (5xx after all attempts, no connection, no
+    /// answer in time), unless a write has passed. 0 is not at all.
+    pub(super) stale_if_error: Option<Time>,
+    /// Answer from the upstream always, and report what would have been a hit.
+    pub(super) shadow: Option<bool>,
+    /// The part of hits that the upstream is asked about in the background, to count those it answers differently.
+    pub(super) audit: Option<Ratio>,
     /// How long after a write the service may still answer searches with what was before: nothing is stored until it
     /// is over. Built in: what the preset knows.
     pub(super) settle: Option<Time>,
+    /// Whether names of the store may be aliases of each other: every write then drops everything stored of it. `false`
+    /// asserts that there are none. Built in: what the preset knows.
+    pub(super) aliases: Option<bool>,
+    /// Whether searches that found nothing are stored, as told by `store_if.non_empty`. Built in: what the preset knows.
+    pub(super) cache_empty: Option<bool>,
 }
 
 impl RouteCache {
     /// What it shares with `defaults.cache`.
     pub(super) fn common(&self) -> Cache {
-        Cache { enabled: self.enabled, ttl: self.ttl, max_entry: self.max_entry }
+        let Self { enabled, ttl, embeddings_ttl, max_entry, stale_if_error, shadow, audit, .. } = *self;
+        Cache { enabled, ttl, embeddings_ttl, max_entry, stale_if_error, shadow, audit }
     }
 }
 

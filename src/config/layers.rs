@@ -90,11 +90,20 @@ impl Layers<'_> {
         match (self.overrides.cache_enabled, route) {
             (Some(enabled), None | Some(true)) => enabled,
             (_, Some(false)) => false,
-            (None, route) => route
-                .or_else(|| self.defaults.cache.as_ref().and_then(|cache| cache.enabled))
-                .or_else(|| self.built_in.cache.as_ref().and_then(|cache| cache.enabled))
-                .unwrap_or_default(),
+            (None, _) => self.embeddings_enabled(),
         }
+    }
+
+    /// Whether embeddings are cached; the environment speaks of searches only.
+    pub(super) fn embeddings_enabled(&self) -> bool {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.enabled)
+    }
+
+    /// Freshness lifetime of embeddings.
+    pub(super) fn embeddings_ttl(&self) -> Duration {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.embeddings_ttl).0
     }
 
     /// Freshness lifetime; the environment speaks of searches only.
@@ -110,6 +119,24 @@ impl Layers<'_> {
         let Size(written) = first(&self.caches(route.as_ref()), |c| c.max_entry);
         let bytes = if written == 0 { store } else { written.min(store) };
         usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// How long beyond its lifetime a stored response answers while the upstream fails.
+    pub(super) fn stale_if_error(&self) -> Duration {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.stale_if_error).0
+    }
+
+    /// Whether the cache only watches.
+    pub(super) fn shadow(&self) -> bool {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.shadow)
+    }
+
+    /// The part of hits that the upstream is asked about.
+    pub(super) fn audit(&self) -> f64 {
+        let route = self.route.cache.as_ref().map(super::file::RouteCache::common);
+        first(&self.caches(route.as_ref()), |c| c.audit).0
     }
 
     fn caches<'s>(&'s self, route: Option<&'s Cache>) -> [Option<&'s Cache>; 3] {

@@ -8,6 +8,7 @@ mod check;
 mod effective;
 mod expand;
 mod file;
+pub mod handbook;
 mod layers;
 mod listeners;
 mod locate;
@@ -41,15 +42,47 @@ const PLACES: [&str; 2] = ["./pillion.yaml", "/etc/pillion/pillion.yaml"];
 /// Reads the file at `path`; without one that of `$PILLION_CONFIG`, `./pillion.yaml`, `/etc/pillion/pillion.yaml`, and
 /// the built-in default when there is none.
 pub fn load(path: Option<&Path>, env: &Environment) -> Result<Config, Problems> {
-    let named = env.get("PILLION_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let found = || PLACES.iter().map(PathBuf::from).find(|place| place.exists());
-    let Some(path) = path.map(Path::to_path_buf).or(named).or_else(found) else {
-        return parse(DEFAULT, None, env);
-    };
+    let Some(path) = find(path, env) else { return parse(DEFAULT, None, env) };
     match std::fs::read_to_string(&path) {
         Ok(text) => parse(&text, Some(path), env),
         Err(error) => Err(Problems::single(Some(path), None, format!("it cannot be read: {error}"))),
     }
+}
+
+/// The file that [`load`] reads; `None` for the built-in default.
+fn find(path: Option<&Path>, env: &Environment) -> Option<PathBuf> {
+    let named = env.get("PILLION_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let found = || PLACES.iter().map(PathBuf::from).find(|place| place.exists());
+    path.map(Path::to_path_buf).or(named).or_else(found)
+}
+
+/// A preset of the file's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPreset {
+    /// What `preset:` takes.
+    pub name: String,
+    /// One sentence, if it has one.
+    pub about: String,
+    /// What the file says of it.
+    pub text: String,
+}
+
+/// The presets that the file brings, without a look at anything else in it.
+pub fn own_presets(path: Option<&Path>, env: &Environment) -> Result<Vec<OwnPreset>, Problems> {
+    let Some(path) = find(path, env) else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Problems::single(Some(path.clone()), None, format!("it cannot be read: {error}")))?;
+    let file: serde_yaml::Value = serde_yaml::from_str(&text)
+        .map_err(|error| Problems::single(Some(path), None, format!("this is not valid YAML: {error}")))?;
+    let presets = file.get("presets").and_then(serde_yaml::Value::as_mapping);
+    let own = presets.into_iter().flatten().filter_map(|(name, preset)| {
+        Some(OwnPreset {
+            name: name.as_str()?.to_owned(),
+            about: preset.get("about").and_then(serde_yaml::Value::as_str).unwrap_or_default().to_owned(),
+            text: serde_yaml::to_string(preset).ok()?,
+        })
+    });
+    Ok(own.collect())
 }
 
 /// Reads a text. `source` is where it came from, for messages.

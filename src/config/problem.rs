@@ -172,7 +172,11 @@ impl Findings {
 
     fn push(&mut self, at: &KeyPath, value: Option<String>, rule: String, suggestion: Option<String>) {
         let problem = Problem { path: at.to_string(), line: None, value, rule, suggestion };
-        self.list.push((at.clone(), problem));
+        // What several routes share is looked at for each of them.
+        let noted = (at.clone(), problem);
+        if !self.list.contains(&noted) {
+            self.list.push(noted);
+        }
     }
 
     /// Whether something here, or what holds it, is wrong already: nothing more is said about it then.

@@ -82,14 +82,46 @@ false` ignores the bot's. An empty one counts as unset. Each one used is named a
 ";
 
 const PRESETS_TEXT: &str = "
-A preset is a YAML file in `config/presets/`, compiled in; adding a service is adding a file there and its name in
-`src/config/presets.rs`. Its rules are written in the same language as `routes[].rules`: the first that matches the method,
+[What the built-in ones do](presets.md) has a page of its own. A preset is a YAML file in `config/presets/`, compiled in;
+adding a service is adding a file there and its name in `src/config/presets.rs`. Its rules are written in the same language as `routes[].rules`: the first that matches the method,
 the normalised path behind the route's prefix (slashes collapsed, a trailing one dropped, escapes decoded where that is
 safe) and the query holds. Whatever no rule takes passes, except on a service with rules that store or invalidate: there
-any method but GET, HEAD and OPTIONS counts as a write of everything, since a missed write would be worse than a miss.
+any method but GET, HEAD and OPTIONS counts as a write of everything, since a missed write would be worse than a miss. A
+rule that is never reached, because one before it takes all that it would, is an error.
 
-A level of a scope is `{path: GROUP}` (a named group of the pattern, percent-decoded), the same with `default:` for when
-the group took no part, `{const: NAME}`, or `\"*\"` for everything below. A level that cannot be read counts as `\"*\"`.
+A level of a scope is `{path: GROUP}` (a named group of the pattern, percent-decoded), `{query: NAME}`, `{body: POINTER}`,
+`{header: NAME}`, `{const: NAME}`, or `\"*\"` for everything below. With a `default:`, that is the name where there is
+none, or an empty one. A level that cannot be read counts as `\"*\"`, default or not: content that is not JSON, or is not
+held, or is encoded; a name that is there twice, or in another case (some parsers take either); a value that is neither a
+string nor a whole number. Then a write drops everything below, and a stored search is dropped by any write there.
+
+A condition holds where any of its lines holds. It is read from requests of rules that have one, and from no others.
+
+Presets of your own stand under `presets:`. This one knows a service that is asked by `POST /find` and told its
+collection in the content:
+
+```yaml
+presets:
+  my-store:
+    about: Our own vector service.
+    store: {settle: 2s, store_if: {equals: {/status: ok}}}
+    rules:
+      - name: find
+        methods: [POST]
+        path: '^/find$'
+        operation: search
+        action: cache
+        scope: [{body: /collection}]
+        pass_if: {body: {/explain: true}}
+      - name: write
+        path: '^/(?:put|drop)$'
+        operation: write
+        action: invalidate
+        scope: [{body: /collection}]
+        settled_if: {query: {wait: true}}
+routes:
+  - {name: mine, path: /mine, upstream: 'http://10.0.0.7:7000', preset: my-store}
+```
 ";
 
 /// What tables are made from.
@@ -128,7 +160,8 @@ impl<'a> Page<'a> {
             // A route's own sections say no more than those of `defaults`, but for `settle`.
             let own = path == "routes[].cache" || path.starts_with("routes[].rules");
             let repeated = path.starts_with("routes[].") && !own;
-            if !repeated {
+            // One condition reads like the other.
+            if !repeated && !path.ends_with(".pass_if") {
                 let path = if listed { format!("{path}[]") } else { path };
                 self.section(out, &format!("`{path}`"), section, &path);
             }
@@ -146,10 +179,19 @@ impl<'a> Page<'a> {
                 branches.iter().map(|b| self.describe(b)).filter(|(sort, _)| sort != "null").collect();
             let section = sorts.iter().find_map(|(_, section)| *section);
             let names: Vec<String> = sorts.into_iter().map(|(name, _)| name).collect();
-            return (names.join(" or "), section);
+            // What `rule::Scalar` is made of.
+            let scalar = ["`true`, `false`", "whole number", "number", "text"];
+            return (if names == scalar { "scalar".to_owned() } else { names.join(" or ") }, section);
         }
         if let Some(values) = property.get("additionalProperties").filter(|values| values.is_object()) {
-            return ("mapping by operation".to_owned(), self.describe(values).1);
+            let values = self.follow(values);
+            if values.pointer("/properties/rules").is_some() {
+                return ("mapping by name, each [a preset](#a-preset)".to_owned(), None);
+            }
+            if property.get("propertyNames").is_some() {
+                return ("mapping by operation".to_owned(), self.describe(values).1);
+            }
+            return (format!("mapping to {}", self.describe(values).0), None);
         }
         let sorts: Vec<&str> = match property.get("type") {
             Some(Json::String(sort)) => vec![sort],

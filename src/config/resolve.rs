@@ -1,5 +1,7 @@
 //! The file as meant: layers laid over each other, everything checked once and never again.
 
+mod reach;
+mod reading;
 mod route;
 mod rule;
 pub(super) mod target;
@@ -17,7 +19,7 @@ use super::overrides;
 use super::problem::{Findings, KeyPath, nearest};
 use super::units::Size;
 use super::{Admin, Config, Environment, Log, LogFormat, Memory, Secret};
-use crate::cache::Settle;
+use crate::cache::fence::Settle;
 use crate::plan::{self, Action, Address, Plan};
 
 /// Resolves a file in an environment. What comes back is worth something only if `findings` stays clean.
@@ -33,10 +35,16 @@ pub(super) fn resolve(file: &File, env: &Environment, findings: &mut Findings) -
     let mut notes = std::mem::take(&mut overrides.notes);
     let defaults = file.defaults.clone().unwrap_or_default();
     let at = root.key("defaults");
-    let ttl = defaults.cache.as_ref().and_then(|cache| cache.ttl);
-    route::check_numbers(&at, defaults.timeouts.as_ref(), ttl, findings);
-    let shared =
-        Shared { defaults: &defaults, overrides: &overrides, store_size: memory.cache, listeners: &all };
+    route::check_numbers(&at, defaults.timeouts.as_ref(), defaults.cache.as_ref(), findings);
+    let presets = file.presets.clone().unwrap_or_default();
+    let shared = Shared {
+        defaults: &defaults,
+        overrides: &overrides,
+        presets: &presets,
+        store_size: memory.cache,
+        listeners: &all,
+    };
+    route::check_presets(&shared, findings);
     let routes = routes(file, &shared, &mut notes, findings);
     let log = log(file.log.as_ref(), findings);
     let redis = redis(file, &mut notes, findings);
@@ -158,7 +166,7 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
     let caches = |plan: &Plan| plan.rules.iter().any(|rule| matches!(rule.action, Action::Cache(_)));
     let settle = |plan: &Plan| {
         let settles = plan.rules.iter().filter_map(|rule| match &rule.action {
-            Action::Invalidate(settle) => Some(settle.0),
+            Action::Invalidate(settle) => Some(settle.lag),
             _ => None,
         });
         settles.max().unwrap_or_default()
@@ -166,7 +174,8 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
     let facts: Vec<_> = plans
         .iter()
         .map(|(rules, plan)| {
-            let meaning = (plan.preset.clone(), *rules, plan.upstream.base_path.clone());
+            // Whether names may be aliases is all that a plan says of flushing the whole by now.
+            let meaning = (plan.preset.clone(), *rules, plan.upstream.base_path.clone(), plan.flush_whole);
             (authority(plan), caches(plan).then(|| settle(plan)), meaning)
         })
         .collect();
@@ -174,10 +183,10 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
         let same = || facts.iter().filter(|(theirs, _, _)| theirs == ours);
         let longest = same().filter_map(|(_, settle, _)| *settle).max();
         plan.fenced = longest.is_some();
-        plan.flush_whole = same().any(|(_, _, other)| other != meaning);
+        plan.flush_whole |= same().any(|(_, _, other)| other != meaning);
         // A route that knows nothing of the store (preset `http`) may write to it all the same.
         if let (Some(longest), Action::Pass) = (longest, &plan.unmatched_unsafe.action) {
-            plan.unmatched_unsafe.action = Action::Invalidate(Settle(longest));
+            plan.unmatched_unsafe.action = Action::Invalidate(Settle { lag: longest, ..Settle::default() });
         }
     }
 }

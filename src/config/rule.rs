@@ -1,7 +1,11 @@
 //! The language of rules, as written in presets and in `routes[].rules`: what a path means.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::units::Time;
 
 /// What one kind of request means. The first rule that matches holds.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -17,14 +21,24 @@ pub(super) struct Rule {
     pub(super) path: Option<String>,
     /// A query parameter that must be there, with or without a value.
     pub(super) query_has: Option<String>,
+    /// Query parameters that must not be there.
+    pub(super) query_lacks: Option<Vec<String>>,
     /// What the request is for: timeouts, retries and metrics hang on it.
     pub(super) operation: Option<Operation>,
     /// What it means for stored responses. Missing: `pass`.
     pub(super) action: Option<Action>,
-    /// `false`: a rule with `action: cache` passes. For reads that are safe to store but seldom worth it.
+    /// `false`: a rule with `action: cache` or `action: embeddings` passes. For reads that are safe to store but seldom worth it.
     pub(super) enabled: Option<bool>,
     /// The part of the store it reads or changes, outermost level first. Missing: the whole store.
     pub(super) scope: Option<Vec<Level>>,
+    /// Of a write: how long the service may still be at work on what it acknowledged, such as an import. Until then
+    /// nothing is stored. Missing: the store's.
+    pub(super) settle: Option<Time>,
+    /// Of a write: once it is answered with a success, every search sees it, so nothing has to settle. Of a search: its
+    /// answer has every write in it that was answered before, so that it is stored although the store still settles.
+    pub(super) settled_if: Option<Condition>,
+    /// Of a search: it is neither looked up nor stored.
+    pub(super) pass_if: Option<Condition>,
     /// Whether doing it twice is as good as once. Missing: true for `search` and `embeddings`.
     pub(super) idempotent: Option<bool>,
     /// Members of the request whose presence makes it not idempotent after all, such as the filter of a delete.
@@ -68,6 +82,9 @@ pub(super) enum Operation {
 pub(super) enum Action {
     /// May be answered from the store, and stored.
     Cache,
+    /// As `cache`, input by input: a request for embeddings in OpenAI's form. Nothing but `cache.embeddings_ttl` ends
+    /// what is stored, so it has no scope.
+    Embeddings,
     /// Drops what its scope covers.
     Invalidate,
     /// Neither.
@@ -94,17 +111,60 @@ pub(super) enum Star {
     Star,
 }
 
-/// Where the name of a level is read from: `path` or `const`.
+/// Where the name of a level is read from: one of `path`, `query`, `body`, `header` and `const`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NamedLevel {
     /// A named group of the path pattern.
     pub(super) path: Option<String>,
-    /// The name where that group took no part.
+    /// A query parameter.
+    pub(super) query: Option<String>,
+    /// A string or a whole number in the content, by a JSON pointer such as `/namespace`.
+    pub(super) body: Option<String>,
+    /// A request header. It is part of the key, too.
+    pub(super) header: Option<String>,
+    /// The name where there is none, or an empty one. Never that of one that is there and cannot be read.
     pub(super) default: Option<String>,
     /// A fixed name.
     #[serde(rename = "const")]
     pub(super) fixed: Option<String>,
+}
+
+/// What a request must say. It holds where any of its lines holds. Of a request that cannot be read (too large, encoded,
+/// not JSON, a name that is there twice) `pass_if` holds, and `settled_if` does not.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Condition {
+    /// Values of query parameters, by name.
+    pub(super) query: Option<BTreeMap<String, Values>>,
+    /// Values in the content, by JSON pointer.
+    pub(super) body: Option<BTreeMap<String, Values>>,
+    /// A regular expression that the content has somewhere, byte by byte as it came.
+    pub(super) matches: Option<String>,
+}
+
+/// A value, a list of values any of which will do, or `"*"` for whatever is there.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Values {
+    /// One.
+    One(Scalar),
+    /// Any of these.
+    Many(Vec<Scalar>),
+}
+
+/// A text, a number, `true` or `false`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Scalar {
+    /// `true` or `false`.
+    Truth(bool),
+    /// A whole number.
+    Whole(i64),
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
 }
 
 /// Whether a chat leaves state at the upstream.
@@ -126,14 +186,16 @@ pub(super) enum Always {
     Always,
 }
 
-/// What an answer's content must look like to be stored, by its top-level members.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// What an answer's content must look like to be stored, by its top-level members and by values anywhere in it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreIf {
     /// Must be there.
     pub(super) present: Option<Vec<String>>,
     /// Must not be there.
     pub(super) absent: Option<Vec<String>>,
-    /// Must not be an empty list.
+    /// Must not be an empty list, unless `cache.cache_empty` says that it may.
     pub(super) non_empty: Option<Vec<String>>,
+    /// Values that must stand at these places, by JSON pointer.
+    pub(super) equals: Option<BTreeMap<String, Scalar>>,
 }

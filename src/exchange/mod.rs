@@ -8,7 +8,7 @@ mod text;
 mod timing;
 mod usage;
 
-pub use cache_status::{Bypass, CacheStatus};
+pub use cache_status::{Bypass, CacheStatus, Compared};
 pub use timing::{SERVER_TIMING, Timing, X_REQUEST_ID, X_RESPONSE_TIME};
 pub use usage::Reader as UsageReader;
 

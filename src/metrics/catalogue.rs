@@ -176,8 +176,16 @@ catalogue! {
         "Requests that asked the cache, by what came of it.";
     cache_not_stored: IntCounterVec = "pillion_cache_not_stored_total", Count, ["route", "operation", "reason"],
         "Answers that could have been stored and were not, by reason.";
+    cache_shadow: IntCounterVec = "pillion_cache_shadow_total", Count, ["route", "operation", "result"],
+        "Requests on routes with cache.shadow, by how the hit they would have been compares with the answer given.";
+    cache_audits: IntCounterVec = "pillion_cache_audits_total", Count, ["route", "operation", "result"],
+        "Hits that cache.audit picked, by how they compare with what the upstream answered.";
+    stale_hits: IntCounterVec = "pillion_cache_stale_hits_total", Count, ["route", "operation"],
+        "Audited hits that the upstream answered differently although no write had passed.";
+    embedded: IntCounterVec = "pillion_embeddings_inputs_total", Count, ["route", "operation", "result"],
+        "Inputs of embeddings requests, by whether their vectors were stored.";
     invalidations: IntCounterVec = "pillion_invalidations_total", Count, ["route", "operation"],
-        "Times stored responses were dropped because of a write.";
+        "Times stored responses were dropped because of a write, or by command (operation other).";
     trimmed_messages: IntCounterVec = "pillion_trimmed_messages_total", Count, ["route", "operation"],
         "Messages left out of forwarded conversations.";
     window_untouched: IntCounterVec = "pillion_window_untouched_total", Count, ["route", "operation", "reason"],

@@ -38,6 +38,10 @@ pub struct Vocabulary {
     /// What came of asking the cache. `hit`, `miss`, `collapsed` and `stale` have a meaning to the hit rate: the
     /// first is a hit, the others are misses, any other word is neither.
     pub cache_results: &'static [&'static str],
+    /// How a hit that would have been compares with the answer given.
+    pub shadow_results: &'static [&'static str],
+    /// How an audited hit compares with the upstream's answer.
+    pub audit_results: &'static [&'static str],
     /// Why an answer was not stored.
     pub not_stored_reasons: &'static [&'static str],
     /// Why a conversation was forwarded as it came.

@@ -19,6 +19,9 @@ const STATUSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
 /// Kinds of tokens, as labels.
 const TOKENS: [&str; 3] = ["prompt", "completion", "cached"];
 
+/// What was found of an input of an embeddings request, as labels.
+const EMBEDDED: [&str; 2] = ["hit", "miss"];
+
 /// What one finished request tells. Observed exactly once, wherever the request ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -72,6 +75,10 @@ pub struct Series {
     retries_not_made: Box<[IntCounter]>,
     cache_results: Box<[IntCounter]>,
     cache_not_stored: Box<[IntCounter]>,
+    cache_shadow: Box<[IntCounter]>,
+    cache_audits: Box<[IntCounter]>,
+    stale_hits: IntCounter,
+    embedded: Box<[IntCounter]>,
     invalidations: IntCounter,
     trimmed_messages: IntCounter,
     window_untouched: Box<[IntCounter]>,
@@ -115,6 +122,10 @@ impl Series {
             retries_not_made: each(&families.retries_not_made, vocabulary.not_retried_reasons)?,
             cache_results: each(&families.cache_results, vocabulary.cache_results)?,
             cache_not_stored: each(&families.cache_not_stored, vocabulary.not_stored_reasons)?,
+            cache_shadow: each(&families.cache_shadow, vocabulary.shadow_results)?,
+            cache_audits: each(&families.cache_audits, vocabulary.audit_results)?,
+            stale_hits: one(&families.stale_hits)?,
+            embedded: each(&families.embedded, &EMBEDDED)?,
             invalidations: one(&families.invalidations)?,
             trimmed_messages: one(&families.trimmed_messages)?,
             window_untouched: each(&families.window_untouched, vocabulary.window_reasons)?,
@@ -194,7 +205,29 @@ impl Series {
         increase(&self.cache_not_stored, reason, 1);
     }
 
-    /// Counts stored responses being dropped because of a write.
+    /// Counts the inputs of an embeddings request whose vectors were stored, and those whose were not.
+    pub fn embedded(&self, known: u64, unknown: u64) {
+        for (result, count) in [known, unknown].into_iter().enumerate() {
+            increase(&self.embedded, result, count);
+        }
+    }
+
+    /// Counts a request that the cache only watched; an index into [`Vocabulary::shadow_results`].
+    pub fn shadowed(&self, result: usize) {
+        increase(&self.cache_shadow, result, 1);
+    }
+
+    /// Counts a hit that was to be audited; an index into [`Vocabulary::audit_results`].
+    pub fn audited(&self, result: usize) {
+        increase(&self.cache_audits, result, 1);
+    }
+
+    /// Counts a hit that the upstream answers differently.
+    pub fn hit_was_stale(&self) {
+        self.stale_hits.inc();
+    }
+
+    /// Counts stored responses being dropped because of a write, or by command.
     pub fn invalidated(&self) {
         self.invalidations.inc();
     }

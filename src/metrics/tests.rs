@@ -17,6 +17,8 @@ const VOCABULARY: Vocabulary = Vocabulary {
     retry_reasons: &["connect", "reset", "timeout", "429", "5xx"],
     not_retried_reasons: &["attempts", "class", "billing"],
     cache_results: &["hit", "miss", "collapsed", "bypass"],
+    shadow_results: &["equal", "different", "miss"],
+    audit_results: &["equal", "different", "skipped"],
     not_stored_reasons: &["settle", "too_large"],
     window_reasons: &["encoded", "not_understood"],
 };
@@ -72,6 +74,10 @@ pillion_retries_total counter count route,operation,reason
 pillion_retries_not_made_total counter count route,operation,reason
 pillion_cache_results_total counter count route,operation,result
 pillion_cache_not_stored_total counter count route,operation,reason
+pillion_cache_shadow_total counter count route,operation,result
+pillion_cache_audits_total counter count route,operation,result
+pillion_cache_stale_hits_total counter count route,operation
+pillion_embeddings_inputs_total counter count route,operation,result
 pillion_invalidations_total counter count route,operation
 pillion_trimmed_messages_total counter count route,operation
 pillion_window_untouched_total counter count route,operation,reason

@@ -3,6 +3,9 @@
 use http::Method;
 use regex::Regex;
 
+use super::condition::Condition;
+use super::request::has_parameter;
+use super::scope::Level;
 use crate::{cache, retry, upstream, window};
 
 /// What an exchange is for. Labels, timeouts and retry classes hang on it.
@@ -50,6 +53,10 @@ pub struct Rule {
     pub action: Action,
     /// The part of the store it reads or changes, outermost level first; empty is the whole store.
     pub scope: Vec<Level>,
+    /// Of a write: once answered, every search sees it. Of a search: it sees every write that was answered.
+    pub settled_if: Option<Condition>,
+    /// Of a search: it is neither looked up nor stored.
+    pub pass_if: Option<Condition>,
     /// Time allowed.
     pub timeouts: upstream::Timeouts,
     /// What is retried.
@@ -74,6 +81,18 @@ pub struct Matcher {
     pub path: Option<Regex>,
     /// A query parameter that must be there, with or without a value.
     pub query_has: Option<String>,
+    /// Query parameters that must not be there.
+    pub query_lacks: Vec<String>,
+}
+
+impl Matcher {
+    /// Whether it takes a request.
+    pub fn takes(&self, method: &Method, path: &str, query: Option<&str>) -> bool {
+        (self.methods.is_empty() || self.methods.contains(method))
+            && self.path.as_ref().is_none_or(|pattern| pattern.is_match(path))
+            && self.query_has.as_ref().is_none_or(|name| has_parameter(query, name))
+            && !self.query_lacks.iter().any(|name| has_parameter(query, name))
+    }
 }
 
 /// What a request means for stored responses.
@@ -81,26 +100,12 @@ pub struct Matcher {
 pub enum Action {
     /// May be answered from a stored response, and stored.
     Cache(Box<cache::Policy>),
+    /// A batch of inputs: each may be answered by a stored element, and is stored.
+    Embeddings(Box<cache::Policy>),
     /// Changes the store: drops what its scope covers.
-    Invalidate(cache::Settle),
+    Invalidate(cache::fence::Settle),
     /// Neither.
     Pass,
-}
-
-/// One level of a scope: where its name is read from. A level that cannot be read becomes "everything below".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// A named group of the path pattern, percent-decoded; the default where the group did not take part.
-    Path {
-        /// The group's name.
-        group: String,
-        /// The name of the level when the path has none.
-        default: Option<String>,
-    },
-    /// A fixed name.
-    Const(String),
-    /// Everything below the levels before it.
-    Any,
 }
 
 /// Whether a chat leaves state at the upstream (OpenAI's `store`, `background`, `conversation`).

@@ -3,19 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, response};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header, response};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
 use super::content::{self, Content, Held, Reservation};
 use super::headers;
-use super::route::{Route, RuleRef};
+use super::route::Route;
 use crate::body::Outgoing;
 use crate::cache::fence::Write;
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
-use crate::plan::StopSdk;
+use crate::plan::{self, RuleRef, StopSdk};
 use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
 use crate::upstream::{Failed, Phase};
 
@@ -107,6 +107,13 @@ impl Outbound {
             Some(Content::Whole(content)) => Some(content),
             _ => None,
         }
+    }
+
+    /// What of it decides what it means.
+    pub(super) fn facts<'a>(&'a self, path: &'a str, query: Option<&'a str>) -> plan::Request<'a> {
+        let encoded = self.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        let content = self.whole().filter(|_| !encoded).map(|content| &**content);
+        plan::Request { path, query, headers: &self.headers, content }
     }
 }
 

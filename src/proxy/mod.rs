@@ -7,10 +7,13 @@
 //!
 //! [`Proxy::handle`] never fails: `respond` uses `?`, and a failure becomes a response in one place.
 
+mod compare;
 mod content;
 mod downstream;
+mod embeddings;
 mod forward;
 mod headers;
+mod invalidate;
 mod pieces;
 mod route;
 mod search;
@@ -19,6 +22,7 @@ mod trim;
 mod write;
 
 pub use downstream::Downstream;
+pub use invalidate::NoSuchRoute;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -36,20 +40,22 @@ use tokio_util::task::TaskTracker;
 use crate::cache::fence::{Fences, Scope};
 use crate::cache::key::Keyring;
 use crate::error::{Dialect, Error, Kind};
-use crate::exchange::{Bypass, CacheStatus, Exchange};
+use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
-use crate::plan::{Action, Plan, Rule};
+use crate::plan::{self, Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
+use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
+use embeddings::{Batch, Embed};
 use forward::{Answer, Forwarded, Outbound, Terms, forward};
 use headers::{CacheAsk, Seen};
 use route::{Found, Route, Table};
 use search::{Cache, Fetch, may_look_up};
 use storing::NotStored;
 use trim::{Trimmed, trim};
-use write::write;
+use write::{Begun, write};
 
 /// How many messages were left out.
 const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
@@ -63,6 +69,8 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
     retry_reasons: &Reason::WORDS,
     not_retried_reasons: &GiveUp::WORDS,
     cache_results: &CacheStatus::WORDS,
+    shadow_results: &Compared::SHADOW_WORDS,
+    audit_results: &Compared::AUDIT_WORDS,
     not_stored_reasons: &NotStored::WORDS,
     window_reasons: &window::Untouched::WORDS,
 };
@@ -70,6 +78,8 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
 /// All that requests need, made once.
 #[derive(Debug)]
 pub struct Proxy {
+    /// All of them, in the order of the configuration.
+    routes: Vec<Arc<Route>>,
     /// By listener.
     tables: Vec<Table>,
     cache: Arc<Cache>,
@@ -121,6 +131,7 @@ impl Proxy {
         let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
         let buffers = Buffers::new(budgets.buffers, metrics.shards());
         Ok(Self {
+            routes,
             tables,
             cache: Arc::new(cache),
             buffers,
@@ -208,7 +219,7 @@ impl Proxy {
         let Found { route, path, raw_path } = table.find(&uri)?;
         *dialect = route.plan.dialect;
 
-        let found = route.find_rule(&head.method, &path, uri.query());
+        let found = route.plan.find_rule(&head.method, &path, uri.query());
         let rule = route.rule(found);
         exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
@@ -231,17 +242,42 @@ impl Proxy {
         let mut outbound = self.outbound(route, head, &seen, rule, content);
         // Nothing is ever stored of an upstream without fences.
         let fenced = route.plan.fenced;
+        // Of what cannot be read, no write is thought to be visible.
+        let settled = |outbound: &Outbound| {
+            let condition = rule.settled_if.as_ref();
+            condition.is_some_and(|c| c.holds(&outbound.facts(&path, uri.query()), false))
+        };
         let look_up = match (&rule.action, route.names(found)) {
-            (Action::Cache(policy), Some(names)) if fenced && may_look_up(&seen, &outbound, exchange) => {
+            (Action::Cache(policy), Some(names))
+                if fenced && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange) =>
+            {
                 Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
             }
             _ => None,
         };
         let refresh = asks.cache == CacheAsk::Refresh;
-        if let Some((_, key)) = &look_up
-            && !refresh
-            && let Some(answer) = self.cache.stored(*key, exchange)
+        if let Action::Embeddings(policy) = &rule.action
+            && let Some(names) = route.names(found)
+            && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange)
+            && let Some(batch) = Batch::read(names, &outbound, (raw_path, uri.query()), seen.sealed, exchange)
         {
+            outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+            outbound.reservation = reservation;
+            let embed = Embed { route, policy, batch, refresh, terms };
+            let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
+            return Ok(finish(forwarded, rule, exchange));
+        }
+        if let Some((policy, key)) = &look_up
+            && !refresh
+            && !policy.shadow
+            && let Some((answer, stored)) = self.cache.stored(*key, exchange)
+        {
+            if policy.audit > 0.0 && fastrand::f64() < policy.audit {
+                outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+                outbound.reservation = reservation;
+                let terms = Terms { hold: policy.max_entry, ..terms };
+                audit(&self.cache, route, outbound, terms, stored);
+            }
             return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
         }
 
@@ -250,14 +286,28 @@ impl Proxy {
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
-                let scope = self.scope(route, rule, &outbound, &path);
-                let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let watch = policy.shadow && !refresh;
+                let fetch = Fetch {
+                    route,
+                    key,
+                    scope,
+                    sees_all: settled(&outbound),
+                    shared: !refresh && !asks.no_retry && !policy.shadow,
+                    stale_if_error: !refresh && !policy.shadow && !policy.stale_if_error.is_zero(),
+                    terms,
+                };
                 // Boxed, as the write is: a request that passes through must not carry their size.
-                Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                if watch {
+                    Box::pin(shadow(fetch, &self.cache, outbound, exchange)).await
+                } else {
+                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
+                }
             }
             (Action::Invalidate(settle), None) if fenced => {
-                let scope = self.scope(route, rule, &outbound, &path);
-                let begun = self.cache.fences.write(&scope, settle.0);
+                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let waits = settled(&outbound);
+                let begun = Begun { fences: self.cache.fences.write(&scope, *settle), waits };
                 Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
             }
             _ => {
@@ -285,7 +335,7 @@ impl Proxy {
             Content::Streaming { .. } => None,
         };
         seen.forward(&mut headers, &route.plan.id_header, route.upstream.host(), &self.via, length);
-        if rule.reads_usage || matches!(rule.action, Action::Cache(_)) {
+        if rule.reads_usage || matches!(rule.action, Action::Cache(_) | Action::Embeddings(_)) {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         Outbound {
@@ -298,12 +348,10 @@ impl Proxy {
         }
     }
 
-    /// The part of a store the request is about.
-    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Scope {
-        // A write whose content was too large to hold flushes all, as does one whose scope does not compare.
-        let whole = matches!(rule.action, Action::Invalidate(_))
-            && (route.plan.flush_whole || outbound.whole().is_none());
-        let levels = if whole { Vec::new() } else { Route::scope_levels(rule, path) };
+    /// The part of a store the request is about. A write whose content is not at hand is about all of it.
+    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, request: &plan::Request<'_>) -> Scope {
+        let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
+        let levels = if unread { Vec::new() } else { route.plan.scope_levels(rule, request) };
         self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref))
     }
 }
@@ -358,8 +406,12 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
             answer.head.headers.remove(header::CONTENT_LENGTH);
         }
         answer.head.version = http::Version::HTTP_11;
-        let hit = matches!(exchange.cache, Some(CacheStatus::Hit { .. }));
-        if rule.reads_usage && !hit && answer.head.status.is_success() {
+        // Told already, to whom the upstream was asked for.
+        let told = matches!(
+            exchange.cache,
+            Some(CacheStatus::Hit { .. } | CacheStatus::Collapsed | CacheStatus::Stale { .. })
+        );
+        if rule.reads_usage && !told && answer.head.status.is_success() {
             exchange.read_usage(&answer.head.headers);
         }
     }

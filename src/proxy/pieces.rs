@@ -26,6 +26,6 @@ impl Proxy {
     pub fn match_request(&self, listener: usize, head: &request::Parts) -> Result<Operation, Error> {
         let table = self.tables.get(listener).ok_or_else(|| Error::new(Kind::NoRoute, "no such listener"))?;
         let Found { route, path, .. } = table.find(&head.uri)?;
-        Ok(route.rule(route.find_rule(&head.method, &path, head.uri.query())).operation)
+        Ok(route.rule(route.plan.find_rule(&head.method, &path, head.uri.query())).operation)
     }
 }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::Uri;
 use http::uri::PathAndQuery;
-use http::{Method, Uri};
 
 use crate::cache::key::{Keyring, Names};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, Series};
-use crate::plan::{Action, Level, Operation, Plan, Rule, normalise, percent_decode};
+use crate::plan::{Action, Operation, Plan, Rule, RuleRef, normalise};
 use crate::upstream::{Tls, Upstream};
 
 /// A route at work: its plan, its upstream's connections, its numbers.
@@ -26,14 +26,6 @@ pub(crate) struct Route {
     index: usize,
 }
 
-/// Which of a route's rules holds. An index, so that tasks can carry it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RuleRef {
-    Listed(usize),
-    Safe,
-    Unsafe,
-}
-
 impl Route {
     pub(crate) fn new(plan: Plan, tls: &Tls, metrics: Arc<Metrics>, index: usize, keyring: &Keyring) -> Self {
         let upstream = Upstream::new(plan.upstream.clone(), tls.clone());
@@ -42,18 +34,14 @@ impl Route {
         // Whatever else is part of the forwarded URL.
         let identity = format!("{}://{store}{}", target.scheme, target.base_path);
         let names = plan.rules.iter().map(|rule| match &rule.action {
-            Action::Cache(policy) => Some(keyring.names(&identity, policy)),
+            Action::Cache(policy) | Action::Embeddings(policy) => Some(keyring.names(&identity, policy)),
             Action::Invalidate(_) | Action::Pass => None,
         });
         Self { upstream, store, names: names.collect(), metrics, index, plan }
     }
 
     pub(crate) fn rule(&self, rule: RuleRef) -> &Rule {
-        match rule {
-            RuleRef::Listed(index) => self.plan.rules.get(index).unwrap_or(&self.plan.unmatched_unsafe),
-            RuleRef::Safe => &self.plan.unmatched_safe,
-            RuleRef::Unsafe => &self.plan.unmatched_unsafe,
-        }
+        self.plan.rule(rule)
     }
 
     /// The names of requests that this rule takes; `None` where it stores nothing.
@@ -69,22 +57,6 @@ impl Route {
         self.metrics.series(self.index, operation as usize)
     }
 
-    /// The first rule that takes the request.
-    pub(crate) fn find_rule(&self, method: &Method, path: &str, query: Option<&str>) -> RuleRef {
-        let takes = |rule: &Rule| {
-            let matcher = &rule.matcher;
-            (matcher.methods.is_empty() || matcher.methods.contains(method))
-                && matcher.path.as_ref().is_none_or(|pattern| pattern.is_match(path))
-                && matcher.query_has.as_ref().is_none_or(|name| has_parameter(query, name))
-        };
-        match self.plan.rules.iter().position(takes) {
-            Some(index) => RuleRef::Listed(index),
-            // TRACE is safe by RFC 9110 section 9.2.1, but nothing here has a use for it.
-            None if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) => RuleRef::Safe,
-            None => RuleRef::Unsafe,
-        }
-    }
-
     /// Where a request goes: the upstream's base path, then what is left of the path, byte for byte.
     pub(crate) fn upstream_uri(&self, raw_path: &str, query: Option<&str>) -> Result<Uri, Error> {
         let base = self.plan.upstream.base_path.as_str();
@@ -93,29 +65,6 @@ impl Route {
         let text = [base, raw_path, slash, mark, query].concat();
         let malformed = |_| Error::new(Kind::Malformed, "the path cannot be forwarded");
         PathAndQuery::from_maybe_shared(text).map(Uri::from).map_err(malformed)
-    }
-
-    /// The names of the levels of a rule's scope in this path. A level that cannot be told ends it with `None`.
-    pub(crate) fn scope_levels<'a>(rule: &'a Rule, path: &'a str) -> Vec<Option<Cow<'a, str>>> {
-        let mut levels = Vec::with_capacity(rule.scope.len());
-        let captures = rule.matcher.path.as_ref().and_then(|pattern| pattern.captures(path));
-        for level in &rule.scope {
-            let name = match level {
-                Level::Any => None,
-                Level::Const(name) => Some(Cow::Borrowed(name.as_str())),
-                Level::Path { group, default } => captures
-                    .as_ref()
-                    .and_then(|captures| captures.name(group))
-                    .map(|found| percent_decode(found.as_str()))
-                    .or(default.as_deref().map(Cow::Borrowed)),
-            };
-            let known = name.is_some();
-            levels.push(name);
-            if !known {
-                break;
-            }
-        }
-        levels
     }
 }
 
@@ -180,12 +129,6 @@ fn without_segments<'a>(raw: &'a str, prefix: &str) -> &'a str {
     rest
 }
 
-fn has_parameter(query: Option<&str>, name: &str) -> bool {
-    query.is_some_and(|query| {
-        query.split('&').any(|p| p.split('=').next().is_some_and(|found| percent_decode(found) == name))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,14 +147,5 @@ mod tests {
         ] {
             assert_eq!(without_segments(raw, prefix), rest, "{raw} behind {prefix}");
         }
-    }
-
-    #[test]
-    fn a_parameter_counts_with_or_without_a_value() {
-        assert!(has_parameter(Some("all"), "all"));
-        assert!(has_parameter(Some("x=1&all=true"), "all"));
-        assert!(has_parameter(Some("%61ll"), "all"));
-        assert!(!has_parameter(Some("allx=1"), "all"));
-        assert!(!has_parameter(None, "all"));
     }
 }

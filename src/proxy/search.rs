@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
-use tokio::time::timeout_at;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use super::content::Held;
+use super::embeddings::Landed;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
 use super::route::Route;
@@ -16,13 +18,18 @@ use crate::cache::fence::{Fences, Scope, Stamp};
 use crate::cache::flight::Flights;
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::memo::Memo;
-use crate::cache::store::{Hit, Store};
+use crate::cache::store::{Hit, Store, Stored};
+use crate::cache::unshared::Unshared;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
-use crate::plan::{Action, StopSdk};
+use crate::plan::{Action, Rule, StopSdk};
 
 /// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
 const MEMO_SHARE: u64 = 16;
+
+/// Audits under way at most, of all routes together: each holds an answer, and an upstream that is slow should not get
+/// more and more of them.
+const AUDITS: usize = 4;
 
 /// Everything the cache consists of, for every route.
 #[derive(Debug)]
@@ -30,7 +37,12 @@ pub(crate) struct Cache {
     pub(crate) store: Store,
     pub(crate) fences: Arc<Fences>,
     flights: Flights<Arc<Fetched>>,
+    /// Of embeddings.
+    pub(super) batches: Flights<Arc<Landed>>,
+    unshared: Unshared,
     memo: Memo,
+    /// What audits may be under way.
+    pub(super) audits: Arc<Semaphore>,
 }
 
 impl Cache {
@@ -38,7 +50,15 @@ impl Cache {
     pub(crate) fn new(bytes: u64, fences: Arc<Fences>) -> Self {
         let memo = bytes / MEMO_SHARE;
         let store = Store::new(bytes - memo, Arc::clone(&fences));
-        Self { store, fences, flights: Flights::default(), memo: Memo::new(memo) }
+        Self {
+            store,
+            fences,
+            flights: Flights::default(),
+            batches: Flights::default(),
+            unshared: Unshared::default(),
+            memo: Memo::new(memo),
+            audits: Arc::new(Semaphore::new(AUDITS)),
+        }
     }
 }
 
@@ -80,14 +100,31 @@ impl Cache {
         self.memo.key(names, &identity)
     }
 
-    /// The stored answer of that name, if it may be used.
-    pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<Answer> {
-        let Hit { stored, age, ttl } = self.store.get(key)?;
-        exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs() });
-        let mut headers = stored.headers.clone();
-        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-        Some(whole_answer(StatusCode::OK, headers, stored.content.clone()))
+    /// The stored answer of that name, if it may be used, and what it was made of.
+    pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<(Answer, Arc<Stored>)> {
+        let hit = self.store.get(key)?;
+        exchange.cache = Some(CacheStatus::Hit { ttl: hit.ttl.as_secs() });
+        Some((given(&hit), hit.stored))
     }
+
+    /// The stored answer in place of a failure, if no write has passed it (RFC 5861 section 4).
+    fn instead_of(&self, failed: &Forwarded, key: Key, exchange: &mut Exchange) -> Option<Answer> {
+        let status = match &failed.result {
+            Ok(answer) if answer.head.status.is_server_error() => Some(answer.head.status.as_u16()),
+            Err(error) if error.kind.is_upstreams() => None,
+            _ => return None,
+        };
+        let hit = self.store.get_stale(key)?;
+        exchange.cache = Some(CacheStatus::Stale { status });
+        Some(given(&hit))
+    }
+}
+
+/// A stored answer as it is given again.
+fn given(Hit { stored, age, .. }: &Hit) -> Answer {
+    let mut headers = stored.headers.clone();
+    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    whole_answer(StatusCode::OK, headers, stored.content.clone())
 }
 
 /// A search that nothing stored answers.
@@ -95,58 +132,83 @@ pub(super) struct Fetch<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) key: Key,
     pub(super) scope: Scope,
+    /// The request asks for an answer that has every write in it.
+    pub(super) sees_all: bool,
     /// Who asks for something else than what everybody gets flies alone.
     pub(super) shared: bool,
+    /// What is stored may stand in for a failure.
+    pub(super) stale_if_error: bool,
     pub(super) terms: Terms,
 }
 
 impl Fetch<'_> {
-    /// An answer shared with others who ask the same now, or one of its own.
+    /// The upstream's answer, or what is stored where that is a failure.
     pub(super) async fn search(
         self,
         cache: &Arc<Cache>,
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let Self { route, key, scope, shared, terms } = self;
-        let stamp = cache.fences.stamp(&scope);
-        let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
-        let mut outbound = Some(outbound);
-        let ticket = cache.flights.join(key, generation, || {
-            let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
-            fetch(cache, route, outbound, terms, key, stamp)
-        });
-        let leads = ticket.leads;
-        // A leader's deadline is its fetch's own, which ends with more to tell.
-        let landed =
-            if leads { Ok(ticket.land().await) } else { timeout_at(terms.deadline, ticket.land()).await };
-        let fetched = match landed {
-            Ok(Some(fetched)) => fetched,
-            Ok(None) => return Error::new(Kind::Internal, "the search was interrupted").into(),
-            Err(_) => {
-                exchange.cache = Some(CacheStatus::Collapsed);
-                let error = Error::new(Kind::ResponseTimeout, "no response in time");
-                return Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never };
-            }
-        };
-        if leads {
-            exchange.attempts = fetched.attempts;
-            exchange.cache = Some(if stamp.settled() {
-                CacheStatus::Miss { stored: fetched.stored }
-            } else {
-                CacheStatus::Bypass(Bypass::Settle)
-            });
-        } else {
-            exchange.cache = Some(CacheStatus::Collapsed);
+        let (key, stale_if_error) = (self.key, self.stale_if_error);
+        let forwarded = self.fetch(cache, outbound, exchange).await;
+        if stale_if_error && let Some(answer) = cache.instead_of(&forwarded, key, exchange) {
+            return Forwarded { result: Ok(answer), stop_sdk: false };
         }
-        match fetched.take(leads) {
-            Some(result) => Forwarded { result, stop_sdk: fetched.stop_sdk },
-            None => alone(route, outbound, &terms, exchange).await,
+        forwarded
+    }
+
+    /// An answer shared with others who ask the same now, or one of its own.
+    async fn fetch(self, cache: &Arc<Cache>, outbound: Outbound, exchange: &mut Exchange) -> Forwarded {
+        let Self { route, key, scope, sees_all, shared, terms, .. } = self;
+        let shared = shared && !cache.unshared.contains(key);
+        let mut outbound = Some(outbound);
+        loop {
+            let stamp = cache.fences.stamp_of(&scope, sees_all);
+            let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
+            let ticket = cache.flights.join(key, generation, || {
+                let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
+                fetch(cache, route, outbound, terms, key, stamp)
+            });
+            let leads = ticket.leads;
+            // A leader's deadline is its fetch's own, which ends with more to tell.
+            let landed = if leads {
+                Ok(ticket.land().await)
+            } else {
+                exchange.cache = Some(CacheStatus::Collapsed);
+                timeout_at(terms.deadline, ticket.land()).await
+            };
+            let fetched = match landed {
+                Ok(Some(fetched)) => fetched,
+                Ok(None) => return Error::new(Kind::Internal, "the search was interrupted").into(),
+                Err(_) => return late(route),
+            };
+            if leads {
+                exchange.attempts = fetched.attempts;
+                exchange.cache = Some(if stamp.settled() {
+                    CacheStatus::Miss { stored: fetched.stored }
+                } else {
+                    CacheStatus::Bypass(Bypass::Settle)
+                });
+            }
+            match fetched.take(leads) {
+                Ok(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
+                Err(Nothing::AnothersAnswer) => return alone(route, outbound, &terms, exchange).await,
+                // One of those who waited takes the lead: an upstream that was too slow for one does not get a call of
+                // each of them.
+                Err(Nothing::AnothersFailure) if Instant::now() < terms.deadline => {}
+                Err(Nothing::AnothersFailure) => return late(route),
+            }
         }
     }
 }
 
-/// Asks for itself: what the flight brought was not to be shared, or failed by its leader's own deadline.
+/// The deadline is over, and another's call was waited for.
+pub(super) fn late(route: &Route) -> Forwarded {
+    let error = Error::new(Kind::ResponseTimeout, "no response in time");
+    Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never }
+}
+
+/// Asks for itself: what the flight brought was not to be shared.
 async fn alone(
     route: &Arc<Route>,
     outbound: Option<Outbound>,
@@ -161,25 +223,34 @@ async fn alone(
 }
 
 impl Fetched {
-    /// This request's part of what was brought; `None` if there is none for it.
-    fn take(&self, leads: bool) -> Option<Result<Answer, Error>> {
+    /// This request's part of what was brought.
+    fn take(&self, leads: bool) -> Result<Result<Answer, Error>, Nothing> {
         match &self.brought {
-            Brought::Whole { status, .. } if !leads && self.hurried && !status.is_success() => None,
-            Brought::Failed(_) if !leads && self.hurried => None,
+            Brought::Whole { status, .. } if !leads && self.hurried && !status.is_success() => {
+                Err(Nothing::AnothersFailure)
+            }
+            Brought::Failed(error) if !leads && (self.hurried || error.kind == Kind::ResponseTimeout) => {
+                Err(Nothing::AnothersFailure)
+            }
+            Brought::Failed(error) => Ok(Err(error.clone())),
             Brought::Whole { status, headers, content } => {
-                Some(Ok(whole_answer(*status, headers.clone(), content.clone())))
+                Ok(Ok(whole_answer(*status, headers.clone(), content.clone())))
             }
-            Brought::ForOne(answer) => answer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take_if(|_| leads)
-                .map(|answer| Ok(*answer)),
-            Brought::Failed(error) if leads || error.kind != Kind::ResponseTimeout => {
-                Some(Err(error.clone()))
+            Brought::ForOne(answer) => {
+                let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+                let answer = answer.take_if(|_| leads).ok_or(Nothing::AnothersAnswer)?;
+                Ok(Ok(*answer))
             }
-            Brought::Failed(_) => None,
         }
     }
+}
+
+/// Why one of those on a flight has nothing of it.
+enum Nothing {
+    /// The answer is its leader's only.
+    AnothersAnswer,
+    /// It failed by what its leader allowed it.
+    AnothersFailure,
 }
 
 /// Runs in a task of its own, so that whoever began it may leave.
@@ -212,7 +283,7 @@ async fn fetch(
     };
     let policy = match &route.rule(terms.rule).action {
         Action::Cache(policy) => Ok(policy),
-        Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
+        Action::Embeddings(_) | Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
     };
     let shareable = policy.and_then(|policy| is_shareable(&answer, policy).map(|()| policy));
     let stored = match shareable.and_then(|policy| store(&cache.store, policy, &answer, key, stamp)) {
@@ -228,25 +299,36 @@ async fn fetch(
         }
         _ => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
     };
+    cache.unshared.note(key, matches!(brought, Brought::Whole { .. }));
     Arc::new(Fetched { attempts, stored, stop_sdk, hurried, brought })
 }
 
-fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
+/// An answer that is all here.
+pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = status;
     head.headers = headers;
     Answer { head, content: Held::Whole(content), framed: true, write: None }
 }
 
-/// Whether the cache is asked at all: the content says all there is to say, and the whole answer is wanted. Where not,
-/// the exchange learns why.
-pub(super) fn may_look_up(seen: &Seen, outbound: &Outbound, exchange: &mut Exchange) -> bool {
+/// Whether the cache is asked at all: the content says all there is to say, the whole answer is wanted, and the rule does
+/// not pass it by what it says (`path` and `query` as rules see them). Where not, the exchange learns why.
+pub(super) fn may_look_up(
+    seen: &Seen,
+    rule: &Rule,
+    outbound: &Outbound,
+    (path, query): (&str, Option<&str>),
+    exchange: &mut Exchange,
+) -> bool {
     let why = if seen.asks.cache == CacheAsk::Bypass {
         Bypass::Request
     } else if outbound.whole().is_none() {
         Bypass::Size
     } else if seen.conditional {
         Bypass::Encoded
+    } else if rule.pass_if.as_ref().is_some_and(|c| c.holds(&outbound.facts(path, query), true)) {
+        // What cannot be read is not stored.
+        Bypass::Rule
     } else {
         return true;
     };

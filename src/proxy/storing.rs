@@ -1,5 +1,6 @@
 //! Whether an answer may be stored, and what of it is.
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -11,6 +12,7 @@ use crate::cache::key::Key;
 use crate::cache::store::Store;
 use crate::cache::{Policy, StoreIf};
 use crate::json;
+use crate::json::pointer::{self, Found, Pointer, Scalar};
 
 /// Fields that a stored answer gets on its way out: `Age`, and those of the exchange.
 const GIVEN_FIELDS: usize = 6;
@@ -42,15 +44,36 @@ impl NotStored {
 
 /// Whether an answer may go to anybody but who asked for it: to those who wait for it, and to those who come later.
 pub(super) fn is_shareable(answer: &Answer, policy: &Policy) -> Result<(), NotStored> {
-    let headers = &answer.head.headers;
-    let no_store = headers.get_all(header::CACHE_CONTROL).iter().any(says_no_store);
-    if no_store || headers.contains_key(header::SET_COOKIE) {
+    if answer.head.headers.contains_key(header::SET_COOKIE) {
+        return Err(NotStored::Forbidden);
+    }
+    may_be_kept(&answer.head.headers, policy)
+}
+
+/// Whether the fields of an answer allow its content to be given to others, whatever they get of the fields.
+pub(super) fn may_be_kept(headers: &HeaderMap, policy: &Policy) -> Result<(), NotStored> {
+    if headers.get_all(header::CACHE_CONTROL).iter().any(says_no_store) {
         return Err(NotStored::Forbidden);
     }
     if !headers.get_all(header::VARY).iter().all(|vary| is_in_key(vary, policy)) {
         return Err(NotStored::Vary);
     }
     Ok(())
+}
+
+/// The content of a 200 answer that came in full and as it is.
+pub(super) fn is_in_full(answer: &Answer, max_entry: usize) -> Result<&Bytes, NotStored> {
+    if answer.head.status != StatusCode::OK {
+        return Err(NotStored::Status);
+    }
+    let Held::Whole(content) = &answer.content else { return Err(NotStored::Incomplete) };
+    if !answer.framed || content.len() > max_entry {
+        return Err(NotStored::Incomplete);
+    }
+    if answer.head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(NotStored::Encoded);
+    }
+    Ok(content)
 }
 
 /// Stores an answer if everything speaks for it.
@@ -61,28 +84,20 @@ pub(super) fn store(
     key: Key,
     stamp: Stamp,
 ) -> Result<(), NotStored> {
-    let headers = &answer.head.headers;
-    if answer.head.status != StatusCode::OK {
-        return Err(NotStored::Status);
-    }
-    let Held::Whole(content) = &answer.content else { return Err(NotStored::Incomplete) };
-    if !answer.framed || content.len() > policy.max_entry {
-        return Err(NotStored::Incomplete);
-    }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(NotStored::Encoded);
-    }
+    let content = is_in_full(answer, policy.max_entry)?;
     if !looks_like_success(content, &policy.store_if) {
         return Err(NotStored::Content);
     }
-    let mut kept: HeaderMap = headers
+    let mut kept: HeaderMap = answer
+        .head
+        .headers
         .iter()
         .filter(|(name, _)| headers::is_stored(name))
         .filter_map(|(name, value)| Some((name.clone(), copied(value)?)))
         .collect();
     // What is said of the exchange comes to each copy: its table must not have to grow for that every time.
     kept.reserve(GIVEN_FIELDS);
-    if entries.put(key, stamp, policy.ttl, kept, content) { Ok(()) } else { Err(NotStored::Write) }
+    if entries.put(key, stamp, policy.lifetime(key), kept, content) { Ok(()) } else { Err(NotStored::Write) }
 }
 
 fn says_no_store(value: &HeaderValue) -> bool {
@@ -108,7 +123,15 @@ fn is_in_key(vary: &HeaderValue, policy: &Policy) -> bool {
 
 /// Whether the content's top-level members are those of a success worth keeping.
 fn looks_like_success(content: &[u8], expected: &StoreIf) -> bool {
-    let StoreIf { present, absent, non_empty } = expected;
+    let StoreIf { present, absent, non_empty, equals } = expected;
+    if !equals.is_empty() {
+        let places: Vec<_> = equals.iter().map(|(place, _)| place).collect();
+        let found = pointer::find(content, &places);
+        let is = |(found, (_, scalar)): (&Found<'_>, &(Pointer, Scalar))| matches!(found, Found::Value(value) if scalar.is(value));
+        if !found.iter().zip(equals).all(is) {
+            return false;
+        }
+    }
     if present.is_empty() && absent.is_empty() && non_empty.is_empty() {
         return true;
     }
@@ -136,6 +159,7 @@ mod tests {
             present: vec!["result".into()],
             absent: vec!["error".into()],
             non_empty: vec!["result".into()],
+            equals: Vec::new(),
         };
         for (content, success) in [
             (r#"{"result":[{"id":"a"}]}"#, true),
@@ -150,6 +174,27 @@ mod tests {
             assert_eq!(looks_like_success(content.as_bytes(), &expected), success, "{content}");
         }
         assert!(looks_like_success(b"anything", &StoreIf::default()));
+    }
+
+    #[test]
+    fn success_is_told_by_values() {
+        let place = |text| Pointer::parse(text).unwrap();
+        let word = |text: &str| Scalar::Word(text.to_owned());
+        let equals = vec![(place("/timed_out"), word("false")), (place("/_shards/failed"), word("0"))];
+        let expected = StoreIf { absent: vec!["error".into()], equals, ..StoreIf::default() };
+        for (content, success) in [
+            (r#"{"took":3,"timed_out":false,"_shards":{"total":1,"failed":0}}"#, true),
+            (r#"{"timed_out":true,"_shards":{"failed":0}}"#, false),
+            (r#"{"timed_out":"false","_shards":{"failed":0}}"#, false),
+            (r#"{"timed_out":false,"_shards":{"failed":1}}"#, false),
+            (r#"{"timed_out":false,"_shards":{}}"#, false),
+            (r#"{"timed_out":false,"timed_out":false,"_shards":{"failed":0}}"#, false),
+            (r#"{"timed_out":false,"_shards":{"failed":0},"error":{}}"#, false),
+            (r#"{"timed_out":false,"_shards":{"failed":0}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(looks_like_success(content.as_bytes(), &expected), success, "{content}");
+        }
     }
 
     #[test]

@@ -16,10 +16,17 @@ use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
 /// Content of a write's answer that is read before the client gets any of it, in bytes.
 const WRITE_ANSWER: usize = 1024 * 1024;
 
-/// Forwards a write that has begun. It runs in a task of its own and is seen to its end, whoever leaves; `fences` come
+/// A write that has begun.
+pub(super) struct Begun {
+    pub(super) fences: Write,
+    /// Its request asks for an answer only once every search sees it.
+    pub(super) waits: bool,
+}
+
+/// Forwards a write that has begun. It runs in a task of its own and is seen to its end, whoever leaves; its fences come
 /// down before the client can know its outcome.
 pub(super) async fn write(
-    mut fences: Write,
+    Begun { mut fences, waits }: Begun,
     tasks: &TaskTracker,
     route: &Arc<Route>,
     mut outbound: Outbound,
@@ -38,6 +45,12 @@ pub(super) async fn write(
     let task = tasks.spawn(async move {
         let mut attempts = Attempts::default();
         let mut forwarded = forward(&route, &mut outbound, &terms, &mut attempts).await;
+        // A refusal may come from a store that has begun, and stopped waiting. So may one that was attempted again: the
+        // first attempt may be applied last.
+        let succeeded = forwarded.result.as_ref().is_ok_and(|answer| answer.head.status.is_success());
+        if waits && succeeded && attempts.count == 1 {
+            fences.is_visible();
+        }
         if is_unknown(&forwarded.result) {
             fences.may_come_later(route.rule(terms.rule).timeouts.total);
         }
@@ -56,10 +69,10 @@ pub(super) async fn write(
     }
 }
 
-/// Whether the upstream may have got the write, and not have finished it.
+/// Whether the upstream may have got the write, and not have finished it. 202 says so (RFC 9110 section 15.3.3).
 fn is_unknown(result: &Result<Answer, Error>) -> bool {
     match result {
-        Ok(answer) => answer.head.status == StatusCode::GATEWAY_TIMEOUT,
+        Ok(answer) => matches!(answer.head.status, StatusCode::GATEWAY_TIMEOUT | StatusCode::ACCEPTED),
         Err(error) => {
             !matches!(error.kind, Kind::Dns | Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Tls)
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::MapErr};
 use hyper::body::Incoming;
@@ -21,11 +21,15 @@ use crate::config::{Admin as Settings, Secret, units};
 use crate::error::Error;
 use crate::exchange::{Timing, X_REQUEST_ID, request_id};
 use crate::metrics::Metrics;
-use crate::plan::Address;
-use crate::proxy::Proxy;
+use crate::plan::{Address, percent_decode};
+use crate::proxy::{NoSuchRoute, Proxy};
 
 /// The widest window of `/summary`.
 const HOUR: Duration = Duration::from_secs(3600);
+/// Drops stored responses.
+const INVALIDATE: &str = "/cache/invalidate";
+/// Comes with what changes state.
+const PILLION_ADMIN: HeaderName = HeaderName::from_static("pillion-admin");
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
@@ -80,6 +84,9 @@ impl Admin {
             };
             return (StatusCode::UNAUTHORIZED, TEXT, hint.into());
         }
+        if path == INVALIDATE {
+            return self.change(request);
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET here\n".into());
         }
@@ -91,7 +98,11 @@ impl Admin {
             "/metrics" => (StatusCode::OK, EXPOSITION, self.metrics.gather(self.proxy.gauges())),
             "/summary" => self.summary(request.uri().query()),
             "/config" => (StatusCode::OK, "application/yaml", self.effective.clone()),
-            "/" => (StatusCode::OK, TEXT, "pillion: /metrics /summary /livez /readyz /config\n".into()),
+            "/" => (
+                StatusCode::OK,
+                TEXT,
+                "pillion: /metrics /summary /livez /readyz /config, POST /cache/invalidate\n".into(),
+            ),
             _ => (StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n".into()),
         }
     }
@@ -112,6 +123,32 @@ impl Admin {
         match serde_json::to_string(&self.metrics.summary(window)) {
             Ok(text) => (StatusCode::OK, JSON, text),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{e}\n")),
+        }
+    }
+
+    /// What changes state wants a method and a header that a page cannot send across sites without being asked first.
+    fn change(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
+        if *request.method() != Method::POST {
+            return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only POST here\n".into());
+        }
+        if request.headers().get(PILLION_ADMIN).is_none_or(|value| value != "1") {
+            return (StatusCode::FORBIDDEN, TEXT, "needs the header `Pillion-Admin: 1`\n".into());
+        }
+        let bad = |hint: String| (StatusCode::BAD_REQUEST, TEXT, hint);
+        let asked = match Invalidate::read(request.uri().query()) {
+            Ok(asked) => asked,
+            Err(hint) => return bad(hint),
+        };
+        match self.proxy.invalidate(asked.route.as_deref(), asked.scope.as_deref()) {
+            Ok(routes) => {
+                let told =
+                    serde_json::json!({"routes": routes, "scope": asked.scope, "reached": "this instance"});
+                (StatusCode::OK, JSON, told.to_string())
+            }
+            Err(NoSuchRoute { known }) => {
+                let hint = format!("no route has this name; there are: {}\n", known.join(", "));
+                (StatusCode::NOT_FOUND, TEXT, hint)
+            }
         }
     }
 
@@ -150,6 +187,35 @@ impl Handler for Admin {
     }
 }
 
+/// What `/cache/invalidate` is asked: a route, and a scope of it. Neither is everything.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Invalidate {
+    route: Option<String>,
+    scope: Option<String>,
+}
+
+impl Invalidate {
+    /// Anything that is not understood is refused: a misspelt name would drop everything.
+    fn read(query: Option<&str>) -> Result<Self, String> {
+        let mut asked = Self::default();
+        for parameter in query.into_iter().flat_map(|query| query.split('&')).filter(|p| !p.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let place = match name {
+                "route" => &mut asked.route,
+                "scope" => &mut asked.scope,
+                _ => return Err("the parameters are route and scope\n".to_owned()),
+            };
+            if place.replace(percent_decode(&value.replace('+', " ")).into_owned()).is_some() {
+                return Err("route and scope can be named once\n".to_owned());
+            }
+        }
+        if asked.scope.is_some() && asked.route.is_none() {
+            return Err("a scope is a route's: name the route too\n".to_owned());
+        }
+        Ok(asked)
+    }
+}
+
 /// `Accept: application/json` is asked for, and not as one of many.
 fn wants_json(headers: &HeaderMap) -> bool {
     headers
@@ -166,6 +232,20 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_to_drop_is_understood_whole_or_refused() {
+        let read = |query| Invalidate::read(query).map(|asked| (asked.route, asked.scope));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(read(None), Ok((None, None)));
+        assert_eq!(read(Some("")), Ok((None, None)));
+        assert_eq!(read(Some("route=v")), Ok((some("v"), None)));
+        assert_eq!(read(Some("scope=a%2Fb+c&route=v")), Ok((some("v"), some("a/b c"))));
+        assert_eq!(read(Some("route=v&scope=")), Ok((some("v"), some(""))));
+        for wrong in ["rout=v", "scope=a", "route=v&route=w", "route=v&scope=a&scope=b", "v"] {
+            assert!(read(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn tokens_are_compared_whole() {

@@ -20,6 +20,7 @@ async fn usage_errors_exit_64_and_say_what_is_wrong() {
         (vec!["run", "--config"], "a value is required"),
         (vec!["presets", "openia"], "did you mean openai?"),
         (vec!["health", "now"], "unexpected argument 'now'"),
+        (vec!["invalidate", "--scope", "a"], "--route <ROUTE>"),
     ] {
         let output = run(&folder, &arguments, &[]).await;
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
@@ -36,7 +37,7 @@ async fn asked_for_help_or_the_version_it_exits_0() {
     assert_eq!(text(&version.stdout), format!("pillion {}\n", env!("CARGO_PKG_VERSION")));
     let help = run(&folder, &["--help"], &[]).await;
     assert_eq!(help.status.code(), Some(0));
-    for command in ["run", "check", "demo", "report", "health", "presets", "schema"] {
+    for command in ["run", "check", "demo", "report", "invalidate", "health", "presets", "schema"] {
         assert!(text(&help.stdout).contains(&format!("\n  {command} ")), "{command}");
     }
 }
@@ -146,6 +147,40 @@ async fn health_tells_ready_from_not() {
     let output = run(&folder, &["health", "--admin", &admin], &[]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(&admin), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn invalidate_says_what_was_dropped_and_how_far_it_reached() {
+    let folder = Folder::new();
+    let more = "  - {name: vector, path: /vector, upstream: 'http://localhost:9', preset: upstash-vector}\n";
+    let mut pillion = Running::start(&folder, &one_route(nowhere(), more), &[]).await;
+    let admin = format!("http://{}", pillion.admin().await);
+    let command = |more: &[&'static str]| {
+        let mut all = vec!["invalidate", "--admin"];
+        all.push(&admin);
+        all.extend(more);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (arguments, code, said) in [
+        (vec![], 0, "dropped: openai, vector, in this instance only: "),
+        (vec!["--route", "vector"], 0, "dropped: vector, in this instance only: "),
+        (
+            vec!["--route", "vector", "--scope", "a/b"],
+            0,
+            "dropped: vector, scope a/b, in this instance only: ",
+        ),
+        // Embeddings: not of a scope.
+        (vec!["--route", "openai"], 0, "dropped: openai, in this instance only: "),
+        (vec!["--route", "openai", "--scope", "a"], 0, "nothing to drop"),
+        (vec!["--route", "vektor"], 1, "there are: openai, vector"),
+    ] {
+        let arguments = command(&arguments);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = run(&folder, &arguments, &[]).await;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let told = text(if code == 0 { &output.stdout } else { &output.stderr });
+        assert!(told.contains(said), "{arguments:?}: {told}");
+    }
 }
 
 #[tokio::test]

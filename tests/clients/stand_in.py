@@ -7,7 +7,8 @@ ends when its standard input closes, so that it never outlives the test that sta
 services: Pillion flushes more than a namespace where routes of different presets share one upstream.
 
 Chat and embeddings choose their answer by the model's name: see `ERRORS`, and `flaky-STATUS-N-anything`, which fails N
-times and succeeds from then on. Everything else fails when told so by `POST /_fail`.
+times and succeeds from then on; `drifting` embeds a text differently with every call, as real models do a little.
+Everything else fails when told so by `POST /_fail`.
 
 For the tests themselves:
     GET  /_journal               every call received: method, path, headers, body
@@ -339,7 +340,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/v1/chat/completions":
             return self.chat(body, headers)
         if path == "/v1/embeddings":
-            return self.embeddings(body, headers)
+            return self.embeddings(body, headers, number)
         if path == "/v1/models":
             models = [{"id": i, "object": "model", "created": 1, "owned_by": "stand-in"} for i in ("one", "two")]
             return self.answer(200, {"object": "list", "data": models}, headers)
@@ -381,15 +382,19 @@ class Handler(BaseHTTPRequestHandler):
         event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
-    def embeddings(self, body, headers):
+    def embeddings(self, body, headers, number):
         def form(vector):
             if body.get("encoding_format") == "base64":
                 return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
             return vector
 
+        asked = body["input"]
+        if not isinstance(asked, list) or isinstance(asked[0], int):  # a text, or the tokens of one
+            asked = [asked]
+        drift = f" {number}" if body["model"] == "drifting" else ""
         data = [
-            {"object": "embedding", "index": n, "embedding": form(embed(text))}
-            for n, text in enumerate(as_list(body["input"]))
+            {"object": "embedding", "index": n, "embedding": form(embed(f"{text}{drift}"))}
+            for n, text in enumerate(asked)
         ]
         usage = {"prompt_tokens": len(data), "total_tokens": len(data)}
         self.answer(200, {"object": "list", "data": data, "model": body["model"], "usage": usage}, headers)

@@ -1,8 +1,10 @@
 """The official openai client, through Pillion."""
 
 import asyncio
+import base64
 import json
 import socket
+import struct
 
 import openai
 import pytest
@@ -94,6 +96,70 @@ def test_embeddings(client, stand_in):
         assert ours.embedding == pytest.approx(exact.embedding, abs=1e-6)
     asked = [json.loads(call["body"])["encoding_format"] for call in stand_in.calls("/v1/embeddings")]
     assert asked == ["base64", "float"]
+
+
+TEXTS = [f"text {n}" for n in range(100)]
+NEW = TEXTS[3::10]
+KNOWN = [text for text in TEXTS if text not in NEW]
+
+
+@pytest.mark.parametrize("encoding", [None, "base64", "float"])
+def test_of_a_hundred_texts_with_ninety_known_ten_are_asked_for(client, stand_in, encoding):
+    def ask(texts):
+        options = {"encoding_format": encoding} if encoding else {}
+        raw = client.embeddings.with_raw_response.create(model="drifting", input=texts, **options)
+        return raw.parse(), raw.headers["cache-status"]
+
+    def given(text, call):  # what the stand-in gave for it; base64 is of float32
+        vector = embed(f"{text} {call}")
+        if encoding == "float":
+            return vector
+        vector = list(struct.unpack("<8f", struct.pack("<8f", *vector)))
+        return base64.b64encode(struct.pack("<8f", *vector)).decode() if encoding == "base64" else vector
+
+    _, first = ask(KNOWN)
+    merged, second = ask(TEXTS)
+    again, third = ask(TEXTS)
+
+    assert first == 'pillion; fwd=miss; stored; detail="0/90"'
+    assert second == 'pillion; fwd=miss; stored; detail="90/100"'
+    assert third.startswith("pillion; hit; ttl=86")
+    assert [json.loads(call["body"])["input"] for call in stand_in.calls("/v1/embeddings")] == [KNOWN, NEW]
+    for answer in (merged, again):
+        assert [item.index for item in answer.data] == list(range(100))
+        assert [item.embedding for item in answer.data] == [given(text, 2 if text in NEW else 1) for text in TEXTS]
+        assert answer.model == "drifting" and answer.object == "list"
+    assert (merged.usage.total_tokens, again.usage.total_tokens) == (10, 0)
+
+
+def test_lists_of_tokens(client, stand_in):
+    ask = lambda tokens: client.embeddings.create(model="drifting", input=tokens, encoding_format="float")
+
+    one = ask([1, 2]).data[0].embedding
+    first, second = ask([[3], [1, 2]]).data
+
+    assert (one, second.embedding) == (embed("[1, 2] 1"), embed("[1, 2] 1"))
+    assert first.embedding == embed("[3] 2")
+    assert [json.loads(call["body"])["input"] for call in stand_in.calls("/v1/embeddings")] == [[1, 2], [[3]]]
+
+
+def test_another_account_gets_vectors_of_its_own(client, pillion, stand_in):
+    url = f"{pillion.data}/openai/v1"
+    clients = [client, client, client_for(url, api_key="sk-other"), client_for(url, organization="o"), client_for(url, project="p")]
+
+    vectors = [one.embeddings.create(model="drifting", input="x", encoding_format="float").data[0].embedding for one in clients]
+
+    assert vectors == [embed(f"x {call}") for call in (1, 1, 2, 3, 4)]
+
+
+def test_an_error_for_what_is_not_known_is_the_clients_own_exception(client, stand_in):
+    client.embeddings.create(model="embedding", input=["a"])
+    stand_in.fail("/v1/embeddings", [400])
+
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model="embedding", input=["a", "b"])
+
+    assert len(client.embeddings.create(model="embedding", input=["a", "b"]).data) == 2
 
 
 def test_models(client):

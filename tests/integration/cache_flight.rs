@@ -1,6 +1,8 @@
 //! Identical searches at the same time are one.
 
-use crate::support::{Answer, Client, Gate, Pillion, Response, Step, Upstream};
+use std::time::Duration;
+
+use crate::support::{Answer, Client, Gate, Pillion, Response, Step, Upstream, advance};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const FOUND: &str = r#"{"result":[{"id":"a"}]}"#;
@@ -177,4 +179,166 @@ async fn who_asks_for_something_else_flies_alone() {
         assert_eq!(answer.status, 200);
         assert!(answer.cache().starts_with("pillion; fwd=miss"), "{}", answer.cache());
     }
+}
+
+/// A leader, and 999 who wait for it.
+async fn a_thousand(pillion: &Pillion, upstream: &Upstream, leader: &[(&str, &str)]) -> Vec<Client> {
+    let mut clients = asking(pillion, 1, leader).await;
+    upstream.seen(1).await;
+    for _ in 1..1000 {
+        let mut client = pillion.connect().await;
+        client.ask("POST", "/query/one", &[JSON], "{}").await;
+        clients.push(client);
+    }
+    pillion.metric_is("pillion_in_flight", SEARCHES, 1000.0).await;
+    clients
+}
+
+#[tokio::test]
+async fn a_thousand_identical_misses_make_one_upstream_call() {
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    upstream.push(Answer::ok(FOUND).held(&gate));
+    let mut clients = a_thousand(&pillion, &upstream, &[]).await;
+    gate.open();
+    for answer in answers(&mut clients).await {
+        assert_eq!((answer.status, answer.text().as_str()), (200, FOUND));
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn the_first_of_a_thousand_may_be_killed() {
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    for _ in 0..2 {
+        upstream.push(Answer::ok(FOUND).held(&gate));
+    }
+    let mut clients = a_thousand(&pillion, &upstream, &[]).await;
+    drop(clients.remove(0));
+    pillion.metric_is("pillion_in_flight", SEARCHES, 999.0).await;
+    gate.open();
+    for answer in answers(&mut clients).await {
+        assert_eq!((answer.status, answer.text().as_str()), (200, FOUND));
+    }
+    assert!(upstream.count() <= 2, "{} calls", upstream.count());
+}
+
+#[tokio::test]
+async fn nobody_of_a_thousand_waits_past_the_deadline() {
+    let upstream = Upstream::answering(|_| Answer::hang()).await;
+    let lines = ["retry: {enabled: false}", "timeouts: {first_byte: 1m, total: 30s}"];
+    let pillion = Pillion::route("upstash-vector", &upstream, &lines).await;
+    let mut clients = a_thousand(&pillion, &upstream, &[]).await;
+    advance(Duration::from_secs(30)).await;
+    // Real seconds are few against thirty: whoever waits on is told only by the patience of the test.
+    for answer in answers(&mut clients).await {
+        assert_eq!(answer.status, 504);
+    }
+    assert!(upstream.count() < 20, "{} calls of an upstream that hangs", upstream.count());
+}
+
+#[tokio::test]
+async fn who_waited_for_a_leader_in_a_hurry_follows_another() {
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    let lines = ["retry: {enabled: false}", "timeouts: {first_byte: 1m, total: 1m}"];
+    let pillion = Pillion::route("upstash-vector", &upstream, &lines).await;
+    upstream.push(Answer::hang());
+    upstream.push(Answer::ok(FOUND).held(&gate));
+    let mut clients = a_thousand(&pillion, &upstream, &[("x-stainless-read-timeout", "5")]).await;
+    advance(Duration::from_secs(6)).await;
+    assert_eq!(clients.remove(0).response().await.status, 504);
+    upstream.seen(2).await;
+    gate.open();
+    for answer in answers(&mut clients).await {
+        assert_eq!((answer.status, answer.text().as_str()), (200, FOUND));
+    }
+    assert_eq!(upstream.count(), 2, "one of them leads");
+}
+
+#[tokio::test]
+async fn who_asks_after_an_answer_for_one_does_not_wait() {
+    let cookie = || Answer::with(200, &[JSON, ("set-cookie", "of=one")], FOUND);
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    upstream.push(cookie());
+    pillion.post("/query/one", "{}").await;
+    // Remembered: each asks for itself, and nobody needs another's answer to come.
+    let gate = Gate::new();
+    for _ in 0..3 {
+        upstream.push(cookie().held(&gate));
+    }
+    let mut clients = asking(&pillion, 3, &[]).await;
+    upstream.seen(4).await;
+    gate.open();
+    for answer in answers(&mut clients).await {
+        assert_eq!((answer.status, answer.cache()), (200, "pillion; fwd=miss"));
+    }
+    // Another question is another matter.
+    let gate = Gate::new();
+    upstream.push(Answer::ok(FOUND).held(&gate));
+    let mut others = Vec::new();
+    for n in 1..=2 {
+        let mut client = pillion.connect().await;
+        client.ask("POST", "/query/two", &[JSON], "{}").await;
+        pillion.metric_is("pillion_in_flight", SEARCHES, f64::from(n)).await;
+        others.push(client);
+    }
+    gate.open();
+    answers(&mut others).await;
+    assert_eq!(upstream.count(), 5);
+    // After a while one asks for all again.
+    advance(Duration::from_secs(10)).await;
+    let gate = Gate::new();
+    upstream.push(Answer::ok(FOUND).held(&gate));
+    let mut clients = asking(&pillion, 3, &[]).await;
+    gate.open();
+    for answer in answers(&mut clients).await {
+        assert_eq!((answer.status, answer.text().as_str()), (200, FOUND));
+    }
+    assert_eq!(upstream.count(), 6);
+}
+
+#[tokio::test]
+async fn an_answer_for_all_ends_the_memory_of_one_for_one() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("upstash-vector", &upstream, &["cache: {settle: 0s}"]).await;
+    upstream.push(Answer::with(200, &[JSON, ("set-cookie", "of=one")], FOUND));
+    pillion.post("/query/one", "{}").await;
+    upstream.push(Answer::ok(FOUND));
+    assert_eq!(pillion.post("/query/one", "{}").await.cache(), "pillion; fwd=miss; stored");
+    upstream.push(Answer::ok("{}"));
+    pillion.post("/upsert/one", "{}").await;
+    let gate = Gate::new();
+    upstream.push(Answer::ok(FOUND).held(&gate));
+    let mut clients = asking(&pillion, 3, &[]).await;
+    gate.open();
+    assert!(answers(&mut clients).await.iter().all(|answer| answer.text() == FOUND));
+    assert_eq!(upstream.count(), 4);
+}
+
+#[tokio::test]
+async fn who_asks_when_the_store_has_settled_does_not_join_who_asked_before() {
+    let (upstream, early) = (Upstream::start().await, Gate::new());
+    let lines = ["cache: {settle: 10s}", "timeouts: {first_byte: 1m, total: 1m}"];
+    let pillion = Pillion::route("upstash-vector", &upstream, &lines).await;
+    upstream.push(Answer::ok("{}"));
+    assert_eq!(pillion.post("/upsert/one", "{}").await.status, 200);
+    upstream.push(Answer::ok(r#"{"result":["old"]}"#).held(&early));
+    let mut before = asking(&pillion, 1, &[]).await;
+    upstream.seen(2).await;
+    advance(Duration::from_secs(11)).await;
+    upstream.push(Answer::ok(r#"{"result":["new"]}"#));
+    let after = pillion.post("/query/one", "{}").await;
+    assert_eq!(
+        (after.text().as_str(), after.cache()),
+        (r#"{"result":["new"]}"#, "pillion; fwd=miss; stored")
+    );
+    early.open();
+    let before = answers(&mut before).await.remove(0);
+    assert_eq!(
+        (before.text().as_str(), before.cache()),
+        (r#"{"result":["old"]}"#, "pillion; fwd=bypass; detail=settle")
+    );
+    assert_eq!(pillion.post("/query/one", "{}").await.text(), r#"{"result":["new"]}"#);
 }

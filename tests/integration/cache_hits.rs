@@ -28,10 +28,8 @@ async fn rfc9211_a_miss_is_stored_and_then_hit_byte_for_byte() {
         for _ in 0..3 {
             let hit = pillion.post(path, r#"{"topK":3}"#).await;
             assert_eq!(hit.status, 200);
-            assert!(
-                hit.cache() == "pillion; hit; ttl=299" || hit.cache() == "pillion; hit; ttl=300",
-                "{hit:?}"
-            );
+            let ttl = hit.ttl().expect("a hit");
+            assert!((284..=300).contains(&ttl), "five minutes, less up to a twentieth: {hit:?}");
             assert_eq!(hit.body, FOUND.as_bytes());
             assert_eq!(hit.header("age"), Some("0"), "its own, not the one that came with it");
             assert_eq!(hit.header("content-length"), Some(FOUND.len().to_string().as_str()));
@@ -49,11 +47,14 @@ async fn rfc9111_5_1_age_and_ttl_move_with_the_time_and_end() {
     advance(Duration::from_secs(20)).await;
     let hit = pillion.post("/query", "{}").await;
     assert_eq!(hit.header("age"), Some("20"));
-    assert_eq!(hit.cache(), "pillion; hit; ttl=19");
+    let ttl = hit.ttl().unwrap();
+    assert!((17..=19).contains(&ttl), "{hit:?}");
     // A hit does not make it younger.
-    advance(Duration::from_secs(19)).await;
-    assert_eq!(pillion.post("/query", "{}").await.header("age"), Some("39"));
-    advance(Duration::from_secs(1)).await;
+    advance(Duration::from_secs(ttl - 1)).await;
+    let hit = pillion.post("/query", "{}").await;
+    assert_eq!(hit.header("age"), Some((19 + ttl).to_string().as_str()));
+    assert!(hit.ttl() <= Some(1), "{hit:?}");
+    advance(Duration::from_secs(2)).await;
     let miss = pillion.post("/query", "{}").await;
     assert_eq!((miss.cache(), miss.header("age")), ("pillion; fwd=miss; stored", None));
     assert_eq!(upstream.count(), 2);
@@ -63,9 +64,9 @@ async fn rfc9111_5_1_age_and_ttl_move_with_the_time_and_end() {
 async fn the_default_lifetime_is_five_minutes() {
     let (upstream, pillion) = upstash(&[]).await;
     pillion.post("/query", "{}").await;
-    advance(Duration::from_secs(299)).await;
+    advance(Duration::from_secs(284)).await;
     assert!(pillion.post("/query", "{}").await.is_hit());
-    advance(Duration::from_secs(1)).await;
+    advance(Duration::from_secs(16)).await;
     assert!(!pillion.post("/query", "{}").await.is_hit());
     assert_eq!(upstream.count(), 2);
 }

@@ -11,17 +11,29 @@
 mod support;
 
 #[cfg(test)]
+#[path = "../presets/table.rs"]
+mod table;
+
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod answers;
+#[cfg(test)]
+mod cache_equal;
+#[cfg(test)]
+mod cache_failing;
 #[cfg(test)]
 mod cache_flight;
 #[cfg(test)]
 mod cache_hits;
 #[cfg(test)]
+mod cache_invalidate;
+#[cfg(test)]
 mod cache_keys;
 #[cfg(test)]
 mod cache_settle;
+#[cfg(test)]
+mod cache_shadow;
 #[cfg(test)]
 mod cache_stale;
 #[cfg(test)]
@@ -31,6 +43,8 @@ mod cache_writes;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod embeddings;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod framing;
@@ -38,6 +52,8 @@ mod framing;
 mod hops;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod presets;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

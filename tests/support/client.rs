@@ -39,6 +39,11 @@ impl Response {
         self.cache().starts_with("pillion; hit")
     }
 
+    /// How many seconds more the hit says that it may be used.
+    pub(crate) fn ttl(&self) -> Option<u64> {
+        self.cache().strip_prefix("pillion; hit; ttl=")?.parse().ok()
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

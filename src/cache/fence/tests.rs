@@ -1,6 +1,10 @@
 use super::*;
 
-const NO_TIME: Duration = Duration::ZERO;
+const NO_TIME: Settle = Settle { lag: Duration::ZERO, work: Duration::ZERO };
+
+fn lag(seconds: u64) -> Settle {
+    Settle { lag: Duration::from_secs(seconds), ..NO_TIME }
+}
 
 type Levels<'a> = &'a [Option<&'a str>];
 
@@ -73,11 +77,31 @@ async fn a_read_sent_during_a_write_is_never_stored() {
 async fn settle_is_judged_when_the_read_is_sent() {
     let fences = fences();
     let scope = scope(&fences, &[Some("n")]);
-    drop(fences.write(&scope, Duration::from_secs(30)));
+    drop(fences.write(&scope, lag(30)));
     let during = fences.stamp(&scope);
     tokio::time::advance(Duration::from_secs(31)).await;
     assert!(!fences.may_store(&during), "sent while the store settled, arrived after");
     assert!(fences.may_store(&fences.stamp(&scope)), "sent after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn searches_share_only_what_was_asked_under_the_same_state() {
+    let fences = fences();
+    let scope = scope(&fences, &[Some("n")]);
+    let before = fences.stamp(&scope).generation();
+    assert_eq!(fences.stamp(&scope).generation(), before);
+    let write = fences.write(&scope, lag(30));
+    let during = fences.stamp(&scope).generation();
+    drop(write);
+    let settling = fences.stamp(&scope).generation();
+    tokio::time::advance(Duration::from_secs(29)).await;
+    assert_eq!(fences.stamp(&scope).generation(), settling);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let settled = fences.stamp(&scope).generation();
+    let mut all = vec![before, during, settling, settled];
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,6 +113,47 @@ async fn a_second_write_keeps_the_fence_up_until_both_have_ended() {
     assert!(!fences.stamp(&scope).settled());
     drop(two);
     assert!(fences.stamp(&scope).settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_sees_all_is_bound_by_writes_under_way_and_by_work_not_by_lag() {
+    let fences = fences();
+    let scope = scope(&fences, &[Some("n")]);
+    let sent_before = fences.stamp_of(&scope, true);
+    let write = fences.write(&scope, lag(30));
+    let during = fences.stamp_of(&scope, true);
+    drop(write);
+    assert!(
+        !fences.may_store(&sent_before) && !fences.may_store(&during),
+        "it may have seen what was before"
+    );
+    assert!(fences.may_store(&fences.stamp_of(&scope, true)), "sent after the write was answered");
+    assert!(!fences.may_store(&fences.stamp(&scope)), "others wait until the store has settled");
+
+    let mut unknown = fences.write(&scope, lag(1));
+    unknown.may_come_later(Duration::from_secs(60));
+    drop(unknown);
+    assert!(!fences.may_store(&fences.stamp_of(&scope, true)), "it may be applied at any time");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(fences.may_store(&fences.stamp_of(&scope, true)));
+
+    drop(fences.write(&scope, Settle { work: Duration::from_secs(600), ..NO_TIME }));
+    assert!(!fences.may_store(&fences.stamp_of(&scope, true)), "an import is under way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visible_write_needs_no_time_and_takes_none_from_those_before() {
+    let fences = fences();
+    let scope = scope(&fences, &[Some("n")]);
+    let mut write = fences.write(&scope, lag(30));
+    write.is_visible();
+    drop(write);
+    assert!(fences.may_store(&fences.stamp(&scope)));
+    drop(fences.write(&scope, lag(30)));
+    let mut write = fences.write(&scope, lag(30));
+    write.is_visible();
+    drop(write);
+    assert!(!fences.may_store(&fences.stamp(&scope)), "the one before still settles");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,9 @@ use crate::cache::StoreIf;
 fn policy() -> Policy {
     Policy {
         ttl: Duration::from_secs(300),
+        stale_if_error: Duration::ZERO,
+        shadow: false,
+        audit: 0.0,
         max_entry: 1 << 20,
         vary: vec![HeaderName::from_static("x-tenant"), HeaderName::from_static("accept")],
         credentials: vec![HeaderName::from_static("authorization"), HeaderName::from_static("api-key")],

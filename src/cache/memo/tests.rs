@@ -14,6 +14,9 @@ fn policy(vary: &[&'static str], credentials: &[&'static str], ignore_query: &[&
     let names = |list: &[&'static str]| list.iter().map(|name| HeaderName::from_static(name)).collect();
     Policy {
         ttl: Duration::from_secs(300),
+        stale_if_error: Duration::ZERO,
+        shadow: false,
+        audit: 0.0,
         max_entry: 1 << 20,
         vary: names(vary),
         credentials: names(credentials),

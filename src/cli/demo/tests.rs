@@ -45,8 +45,16 @@ async fn forgetless(upstream: SocketAddr) -> SocketAddr {
                         return Ok::<_, Infallible>(hit.body(Full::new(answer.clone())).unwrap());
                     }
                     let patience = Duration::from_secs(5);
-                    let answer =
-                        client::call(&base, http::Method::POST, &path, None, content, patience).await;
+                    let answer = client::call(
+                        &base,
+                        http::Method::POST,
+                        &path,
+                        None,
+                        http::HeaderMap::new(),
+                        content,
+                        patience,
+                    )
+                    .await;
                     let Ok(answer) = answer else {
                         return Ok(http::Response::builder().status(502).body(Full::default()).unwrap());
                     };

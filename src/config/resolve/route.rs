@@ -1,19 +1,19 @@
 //! One route as meant: the plan that requests follow.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::rule::Ground;
 use super::target;
-use crate::config::file::{Defaults, OneOrMany, Route, Timeouts, Window};
+use crate::config::file::{Cache, Defaults, OneOrMany, Route, RouteCache, Timeouts, Window};
 use crate::config::layers::{Layers, built_in};
 use crate::config::listeners::Listener;
 use crate::config::overrides::Overrides;
 use crate::config::presets::{self, Preset};
-use crate::config::problem::{Findings, KeyPath};
-use crate::config::rule::Action;
-use crate::config::units::Time;
+use crate::config::problem::{Findings, KeyPath, nearest};
+use crate::config::rule::{Action, StoreIf};
 use crate::plan::{self, Plan};
 use crate::upstream::Target;
 
@@ -21,6 +21,8 @@ use crate::upstream::Target;
 pub(super) struct Shared<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) overrides: &'a Overrides,
+    /// Those of the file.
+    pub(super) presets: &'a BTreeMap<String, Preset>,
     /// `memory.cache`.
     pub(super) store_size: u64,
     /// Every listener of the process, for finding upstreams that are ourselves.
@@ -40,9 +42,10 @@ pub(super) enum Outcome {
 pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings: &mut Findings) -> Outcome {
     let name = name(route, at, findings);
     let prefix = prefix(route, at, findings);
-    let preset = preset(route, at, findings);
+    let preset = preset(route, shared, at, findings);
     let upstream = upstream(route, at, shared, findings);
-    check_numbers(at, route.timeouts.as_ref(), route.cache.as_ref().and_then(|cache| cache.ttl), findings);
+    let lifetimes = route.cache.as_ref().map(RouteCache::common);
+    check_numbers(at, route.timeouts.as_ref(), lifetimes.as_ref(), findings);
     let meaning = preset.and_then(|preset| meaning(route, preset, at, shared, findings));
     let (Some(name), Some(prefix), Some(upstream), Some(meaning)) = (name, prefix, upstream, meaning) else {
         return Outcome::Refused;
@@ -69,15 +72,17 @@ pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings
         stop_sdk: meaning.stop_sdk,
         billing_codes: meaning.preset.billing_codes.clone(),
         bot_env: meaning.preset.bot_env.clone(),
-        // Known when every route is.
+        // The rest is known when every route is.
         fenced: false,
-        flush_whole: false,
+        flush_whole: route.cache.as_ref().and_then(|cache| cache.aliases).unwrap_or(meaning.aliases),
     }))
 }
 
 /// What requests of a route mean, wherever they come in and go.
-struct Meaning {
-    preset: &'static Preset,
+struct Meaning<'a> {
+    preset: &'a Preset,
+    /// Names of the store may be aliases of each other.
+    aliases: bool,
     rules: Vec<plan::Rule>,
     unmatched_safe: plan::Rule,
     unmatched_unsafe: plan::Rule,
@@ -87,13 +92,13 @@ struct Meaning {
     stop_sdk: plan::StopSdk,
 }
 
-fn meaning(
+fn meaning<'a>(
     route: &Route,
-    preset: &'static Preset,
+    preset: &'a Preset,
     at: &KeyPath,
     shared: &Shared<'_>,
     findings: &mut Findings,
-) -> Option<Meaning> {
+) -> Option<Meaning<'a>> {
     let built_in = built_in().defaults.as_ref()?;
     let layers = Layers { overrides: shared.overrides, route, defaults: shared.defaults, built_in };
     let id_header = layers.id_header();
@@ -109,13 +114,19 @@ fn meaning(
     });
     let (limits, stop_sdk, conversation_idle) =
         (layers.limits(), layers.stop_sdk(), layers.conversation_idle());
-    let ground = Ground { layers, preset, store_size: shared.store_size };
+    let own = route.preset.as_deref().unwrap_or_default();
+    let preset_at = KeyPath::root().key("presets").key(own);
+    let own = route.rules.is_none() && shared.presets.contains_key(own);
+    let rules_at = if own { preset_at.clone() } else { at.clone() }.key("rules");
+    let ground = Ground { layers, preset, preset_at, store_size: shared.store_size };
     let written = route.rules.as_deref().unwrap_or(&preset.rules);
-    let rules = ground.rules(written, &at.key("rules"), findings);
+    let rules = ground.rules(written, &rules_at, findings);
+    refuse_idle_cache_empty(route, preset, written, at, findings);
     // On a store, what is not known to be a read is taken for a write.
     let is_store = written.iter().any(|rule| matches!(rule.action, Some(Action::Cache | Action::Invalidate)));
     Some(Meaning {
         preset,
+        aliases: preset.store.aliases,
         rules,
         unmatched_safe: ground.unmatched("unmatched-safe", false),
         unmatched_unsafe: ground.unmatched("unmatched", is_store),
@@ -193,7 +204,12 @@ pub(super) fn has_own_listener(route: &Route) -> bool {
     route.listen.iter().flat_map(OneOrMany::each).any(|(_, text)| !text.is_empty())
 }
 
-fn preset(route: &Route, at: &KeyPath, findings: &mut Findings) -> Option<&'static Preset> {
+fn preset<'a>(
+    route: &Route,
+    shared: &Shared<'a>,
+    at: &KeyPath,
+    findings: &mut Findings,
+) -> Option<&'a Preset> {
     let at = at.key("preset");
     let name = route.preset.as_deref().unwrap_or(presets::PLAIN);
     match presets::preset(name) {
@@ -202,13 +218,51 @@ fn preset(route: &Route, at: &KeyPath, findings: &mut Findings) -> Option<&'stat
             findings.add_plain(&at, format!("the preset {name} is broken: {error}"));
             None
         }
+        None if shared.presets.contains_key(name) => shared.presets.get(name),
         None => {
-            let known: Vec<&str> = presets::names().collect();
+            let mut known: Vec<&str> = presets::names().collect();
+            known.extend(shared.presets.keys().map(String::as_str));
             let rule = format!("a preset is one of: {}", known.join(", "));
-            findings.add_value(&at, name, rule, presets::nearest(name).unwrap_or(presets::PLAIN));
+            let meant = nearest(name, known.iter().copied()).unwrap_or(presets::PLAIN);
+            findings.add_value(&at, name, rule, meant);
             // So that the rest of the route is still looked at.
             presets::preset(presets::PLAIN).and_then(|preset| preset.as_ref().ok())
         }
+    }
+}
+
+/// Looks at the presets of the file, used or not.
+pub(super) fn check_presets(shared: &Shared<'_>, findings: &mut Findings) {
+    let Some(built_in) = built_in().defaults.as_ref() else { return };
+    let route = Route::default();
+    for (name, preset) in shared.presets {
+        let at = KeyPath::root().key("presets").key(name);
+        if presets::preset(name).is_some() {
+            findings.add(&at, "a preset of this name is built in", format!("my-{name}"));
+        } else if !is_name(name) {
+            findings.add(&at, "a name is 1 to 63 letters, digits, `-`, `_` and `.`", "my-store");
+        }
+        let layers =
+            Layers { overrides: shared.overrides, route: &route, defaults: shared.defaults, built_in };
+        let ground = Ground { layers, preset, preset_at: at.clone(), store_size: shared.store_size };
+        ground.rules(&preset.rules, &at.key("rules"), findings);
+    }
+}
+
+/// Refuses `cache_empty: false` where nothing tells an empty answer.
+fn refuse_idle_cache_empty(
+    route: &Route,
+    preset: &Preset,
+    rules: &[crate::config::rule::Rule],
+    at: &KeyPath,
+    findings: &mut Findings,
+) {
+    let tells =
+        |store_if: &Option<StoreIf>| store_if.as_ref().is_some_and(|expected| expected.non_empty.is_some());
+    let told = tells(&preset.store.store_if) || rules.iter().any(|rule| tells(&rule.store_if));
+    if route.cache.as_ref().and_then(|cache| cache.cache_empty) == Some(false) && !told {
+        let rule = "no rule here tells an empty answer: none names a member in `store_if.non_empty`";
+        findings.add_value(&at.key("cache").key("cache_empty"), "false", rule, "leave it out");
     }
 }
 
@@ -243,7 +297,7 @@ fn upstream(
 pub(super) fn check_numbers(
     at: &KeyPath,
     timeouts: Option<&Timeouts>,
-    ttl: Option<Time>,
+    cache: Option<&Cache>,
     findings: &mut Findings,
 ) {
     let timeouts = timeouts.cloned().unwrap_or_default();
@@ -258,8 +312,18 @@ pub(super) fn check_numbers(
             findings.add_value(&section.key(key), "0", "a timeout is longer than nothing", example);
         }
     }
-    if ttl.is_some_and(|ttl| ttl.0.is_zero()) {
-        let rule = "a lifetime is longer than nothing";
-        findings.add_value(&at.key("cache").key("ttl"), "0", rule, "cache: {enabled: false} stores nothing");
+    for (key, ttl) in [
+        ("ttl", cache.and_then(|cache| cache.ttl)),
+        ("embeddings_ttl", cache.and_then(|cache| cache.embeddings_ttl)),
+    ] {
+        if ttl.is_some_and(|ttl| ttl.0.is_zero()) {
+            let rule = "a lifetime is longer than nothing";
+            findings.add_value(
+                &at.key("cache").key(key),
+                "0",
+                rule,
+                "cache: {enabled: false} stores nothing",
+            );
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! A rule as meant: patterns compiled, every number in its place.
 
+use std::time::Duration;
+
 use http::{HeaderName, Method};
 use regex::Regex;
 
+use super::{reach, reading};
 use crate::config::layers::Layers;
 use crate::config::presets::Preset;
-use crate::config::problem::{Findings, KeyPath, nearest};
-use crate::config::rule::{self as written, Action, LeavesState, Level};
+use crate::config::problem::{Findings, KeyPath};
+use crate::config::rule::{self as written, Action, LeavesState};
 use crate::config::units::Time;
 use crate::{cache, plan, retry};
 
@@ -21,6 +24,8 @@ const CREDENTIALS: [&str; 7] =
 pub(super) struct Ground<'a> {
     pub(super) layers: Layers<'a>,
     pub(super) preset: &'a Preset,
+    /// Where it stands in the file, if it does.
+    pub(super) preset_at: KeyPath,
     /// `memory.cache`: the most that one answer can take.
     pub(super) store_size: u64,
 }
@@ -34,7 +39,9 @@ impl Ground<'_> {
         findings: &mut Findings,
     ) -> Vec<plan::Rule> {
         let each = rules.iter().enumerate();
-        each.filter_map(|(index, rule)| self.rule(rule, &at.item(index), findings)).collect()
+        let meant = each.filter_map(|(index, rule)| self.rule(rule, &at.item(index), findings)).collect();
+        reach::refuse_unreachable(rules, at, findings);
+        meant
     }
 
     fn rule(&self, rule: &written::Rule, at: &KeyPath, findings: &mut Findings) -> Option<plan::Rule> {
@@ -43,8 +50,12 @@ impl Ground<'_> {
         if rule.name.is_none() && !findings.touches(&at.key("name")) {
             findings.add(&at.key("name"), "a rule has a name, for logs", "name: query");
         }
-        let scope = scope(rule, matcher.as_ref().and_then(|m| m.path.as_ref()), at, findings);
-        let action = self.action(rule, at, findings)?;
+        let scope = reading::scope(rule, matcher.as_ref().and_then(|m| m.path.as_ref()), at, findings);
+        let settled_if =
+            rule.settled_if.as_ref().map(|c| reading::condition(c, &at.key("settled_if"), findings));
+        let pass_if = rule.pass_if.as_ref().map(|c| reading::condition(c, &at.key("pass_if"), findings));
+        refuse_out_of_place(rule, at, findings);
+        let action = self.action(rule, &scope, at, findings)?;
         let numbers = self.preset.operations.get(&operation);
         Some(plan::Rule {
             name: rule.name.clone()?,
@@ -52,6 +63,8 @@ impl Ground<'_> {
             operation: meant(operation),
             action,
             scope,
+            settled_if,
+            pass_if,
             timeouts: self.layers.timeouts(numbers),
             retry: self.layers.retry(numbers, class(operation, rule.idempotent)),
             leaves_state: match &rule.leaves_state {
@@ -71,10 +84,21 @@ impl Ground<'_> {
         let numbers = self.preset.operations.get(&operation);
         plan::Rule {
             name: name.to_owned(),
-            matcher: plan::Matcher { methods: Vec::new(), path: None, query_has: None },
+            matcher: plan::Matcher {
+                methods: Vec::new(),
+                path: None,
+                query_has: None,
+                query_lacks: Vec::new(),
+            },
             operation: meant(operation),
-            action: if invalidates { plan::Action::Invalidate(self.settle()) } else { plan::Action::Pass },
+            action: if invalidates {
+                plan::Action::Invalidate(self.settle(None))
+            } else {
+                plan::Action::Pass
+            },
             scope: Vec::new(),
+            settled_if: None,
+            pass_if: None,
             timeouts: self.layers.timeouts(numbers),
             retry: self.layers.retry(numbers, retry::Class::Other),
             leaves_state: plan::LeavesState::Never,
@@ -84,42 +108,116 @@ impl Ground<'_> {
         }
     }
 
-    fn settle(&self) -> cache::Settle {
+    /// The route's own wins, whatever is settled; a rule's is about work that goes on behind the answer.
+    fn settle(&self, rule: Option<Time>) -> cache::fence::Settle {
         let route = self.layers.route.cache.as_ref().and_then(|cache| cache.settle);
-        let Time(settle) = route.or(self.preset.store.settle).unwrap_or_default();
-        cache::Settle(settle)
+        let Time(span) = route.or(rule).or(self.preset.store.settle).unwrap_or_default();
+        match rule {
+            Some(_) => cache::fence::Settle { work: span, ..cache::fence::Settle::default() },
+            None => cache::fence::Settle { lag: span, ..cache::fence::Settle::default() },
+        }
     }
 
-    fn action(&self, rule: &written::Rule, at: &KeyPath, findings: &mut Findings) -> Option<plan::Action> {
-        let store = &self.preset.store;
-        let credentials: Vec<String> =
-            store.credentials.clone().unwrap_or_else(|| CREDENTIALS.map(str::to_owned).to_vec());
-        let vary = rule.vary.clone().or_else(|| store.vary.clone());
-        let vary =
-            headers(&vary.unwrap_or_else(|| VARY.map(str::to_owned).to_vec()), &at.key("vary"), findings);
-        let store_if = rule.store_if.clone().or_else(|| store.store_if.clone()).unwrap_or_default();
-        match rule.action.unwrap_or_default() {
-            Action::Pass => Some(plan::Action::Pass),
-            Action::Invalidate => Some(plan::Action::Invalidate(self.settle())),
-            Action::Cache if !self.layers.cache_enabled() || rule.enabled == Some(false) => {
-                Some(plan::Action::Pass)
+    /// Whether an empty answer is stored: as the route says, else a rule that has its own idea of success, else the
+    /// preset.
+    fn stores_empty(&self, rule: &written::Rule) -> bool {
+        let route = self.layers.route.cache.as_ref().and_then(|cache| cache.cache_empty);
+        let preset = self.preset.store.cache_empty.filter(|_| rule.store_if.is_none());
+        route.or(preset).unwrap_or_default()
+    }
+
+    fn action(
+        &self,
+        rule: &written::Rule,
+        scope: &[plan::Level],
+        at: &KeyPath,
+        findings: &mut Findings,
+    ) -> Option<plan::Action> {
+        let policy = self.policy(rule, scope, at, findings);
+        let enabled = rule.enabled != Some(false);
+        Some(match rule.action.unwrap_or_default() {
+            Action::Cache if enabled && self.layers.cache_enabled() => plan::Action::Cache(Box::new(policy?)),
+            Action::Embeddings if enabled && self.layers.embeddings_enabled() => {
+                plan::Action::Embeddings(Box::new(policy?))
             }
-            Action::Cache => Some(plan::Action::Cache(Box::new(cache::Policy {
-                ttl: self.layers.ttl(rule.operation == Some(written::Operation::Search)),
-                max_entry: self.layers.max_entry(self.store_size),
-                vary: vary?,
-                credentials: headers(&credentials, at, findings)?,
-                ignore_query: rule
-                    .ignore_query
-                    .clone()
-                    .or_else(|| store.ignore_query.clone())
-                    .unwrap_or_default(),
-                store_if: cache::StoreIf {
-                    present: store_if.present.unwrap_or_default(),
-                    absent: store_if.absent.unwrap_or_default(),
-                    non_empty: store_if.non_empty.unwrap_or_default(),
-                },
-            }))),
+            Action::Invalidate => plan::Action::Invalidate(self.settle(rule.settle)),
+            Action::Cache | Action::Embeddings | Action::Pass => plan::Action::Pass,
+        })
+    }
+
+    /// How the answers of a rule are stored.
+    fn policy(
+        &self,
+        rule: &written::Rule,
+        scope: &[plan::Level],
+        at: &KeyPath,
+        findings: &mut Findings,
+    ) -> Option<cache::Policy> {
+        let store = &self.preset.store;
+        let listed = |own: &Option<Vec<String>>, preset: &Option<Vec<String>>, else_: &[&str]| {
+            let written = own.clone().or_else(|| preset.clone());
+            written.unwrap_or_else(|| else_.iter().map(|&name| name.to_owned()).collect())
+        };
+        let vary = headers(&listed(&rule.vary, &store.vary, &VARY), &at.key("vary"), findings);
+        let credentials = headers(&listed(&None, &store.credentials, &CREDENTIALS), at, findings);
+        let ignore_query = listed(&rule.ignore_query, &store.ignore_query, &[]);
+        let (mut vary, credentials) = (vary?, credentials?);
+        for level in scope {
+            match level {
+                // Two answers of different scopes must never have one key.
+                plan::Level::Named { from: plan::Source::Header(name), .. } if !vary.contains(name) => {
+                    vary.push(name.clone());
+                }
+                plan::Level::Named { from: plan::Source::Query(name), .. } if ignore_query.contains(name) => {
+                    let told = "the scope is read from this parameter, so it is part of the key";
+                    findings.add_value(&at.key("ignore_query"), name, told, "leave it out");
+                }
+                _ => {}
+            }
+        }
+        let store_if = rule.store_if.clone().or_else(|| store.store_if.clone()).unwrap_or_default();
+        let own = rule.store_if.is_some();
+        let vectors = rule.action == Some(Action::Embeddings);
+        let at = if own { at.clone() } else { self.preset_at.key("store") }.key("store_if").key("equals");
+        Some(cache::Policy {
+            ttl: if vectors {
+                self.layers.embeddings_ttl()
+            } else {
+                self.layers.ttl(rule.operation == Some(written::Operation::Search))
+            },
+            // Of a vector, no write tells that it is old, and to ask again is paid for.
+            stale_if_error: if vectors { Duration::ZERO } else { self.layers.stale_if_error() },
+            audit: if vectors { 0.0 } else { self.layers.audit() },
+            shadow: self.layers.shadow(),
+            max_entry: self.layers.max_entry(self.store_size),
+            vary,
+            credentials,
+            ignore_query,
+            store_if: cache::StoreIf {
+                present: store_if.present.unwrap_or_default(),
+                absent: store_if.absent.unwrap_or_default(),
+                non_empty: store_if.non_empty.filter(|_| !self.stores_empty(rule)).unwrap_or_default(),
+                equals: reading::equals(store_if.equals.as_ref(), &at, findings),
+            },
+        })
+    }
+}
+
+/// Refuses what a rule of this action has no use for: it would be taken for something that happens.
+fn refuse_out_of_place(rule: &written::Rule, at: &KeyPath, findings: &mut Findings) {
+    let (action, action_at) = (rule.action.unwrap_or_default(), at.key("action"));
+    let fenced = matches!(action, Action::Cache | Action::Invalidate);
+    let stores = matches!(action, Action::Cache | Action::Embeddings);
+    for (key, there, takes, wanted) in [
+        ("scope", rule.scope.is_some(), action != Action::Embeddings, "leave it out"),
+        ("settle", rule.settle.is_some(), action == Action::Invalidate, "action: invalidate"),
+        ("settled_if", rule.settled_if.is_some(), fenced, "action: invalidate"),
+        ("pass_if", rule.pass_if.is_some(), stores, "action: cache"),
+        ("store_if", rule.store_if.is_some(), action != Action::Embeddings, "leave it out"),
+    ] {
+        let at = at.key(key);
+        if there && !takes && !findings.touches(&at) && !findings.touches(&action_at) {
+            findings.add(&at, "a rule of this action has no use for it", wanted);
         }
     }
 }
@@ -159,79 +257,22 @@ fn matcher(rule: &written::Rule, at: &KeyPath, findings: &mut Findings) -> Optio
             ),
         }
     }
-    let path = match rule.path.as_deref().map(Regex::new) {
+    let path = match rule.path.as_deref().map(|text| (text, Regex::new(text))) {
         None => None,
-        Some(Ok(path)) => Some(path),
-        Some(Err(error)) => {
-            // The last line of regex's drawing is the sentence.
-            let told = error.to_string();
-            let reason = told.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            let rule_text = format!("not a regular expression of Rust's regex crate: {reason}");
-            let written = rule.path.clone().unwrap_or_default();
-            findings.add_value(&at.key("path"), written, rule_text, "^/query(?:/(?P<ns>.+))?$");
+        Some((_, Ok(path))) => Some(path),
+        Some((text, Err(error))) => {
+            reading::broken_pattern(text, &error, "^/query(?:/(?P<ns>.+))?$", &at.key("path"), findings);
             return None;
         }
     };
-    Some(plan::Matcher { methods, path, query_has: rule.query_has.clone() })
-}
-
-fn scope(
-    rule: &written::Rule,
-    path: Option<&Regex>,
-    at: &KeyPath,
-    findings: &mut Findings,
-) -> Vec<plan::Level> {
-    let at = at.key("scope");
-    let groups: Vec<&str> = path.map(|path| path.capture_names().flatten().collect()).unwrap_or_default();
-    let mut levels = Vec::new();
-    for (index, level) in rule.scope.iter().flatten().enumerate() {
-        let at = at.item(index);
-        if levels.last() == Some(&plan::Level::Any) {
-            findings.add(&at, "nothing stands behind `*`, which is everything below", "remove this level");
-        }
-        match level {
-            Level::Any(_) => levels.push(plan::Level::Any),
-            Level::Named(named) => match (&named.path, &named.fixed) {
-                (Some(group), None) => {
-                    let known = groups.contains(&group.as_str()) || findings.touches(&at);
-                    if !known && (path.is_some() || rule.path.is_none()) {
-                        unknown_group(group, &groups, &at.key("path"), findings);
-                    }
-                    levels.push(plan::Level::Path { group: group.clone(), default: named.default.clone() });
-                }
-                (None, Some(name)) if named.default.is_none() => {
-                    levels.push(plan::Level::Const(name.clone()));
-                }
-                _ if findings.touches(&at) => {}
-                _ => findings.add(
-                    &at,
-                    "a level is `\"*\"`, or has `path` or `const`",
-                    "{path: ns, default: \"\"}",
-                ),
-            },
-        }
-    }
-    levels
-}
-
-fn unknown_group(group: &str, groups: &[&str], at: &KeyPath, findings: &mut Findings) {
-    let suggestion = match (nearest(group, groups.iter().copied()), groups) {
-        (Some(near), _) => near.to_owned(),
-        (None, []) => format!("name a group in the pattern: (?P<{group}>[^/]+)"),
-        (None, groups) => format!("one of: {}", groups.join(", ")),
-    };
-    findings.add_value(at, group, "the rule's pattern has no group of this name", suggestion);
+    let (query_has, query_lacks) = (rule.query_has.clone(), rule.query_lacks.clone().unwrap_or_default());
+    Some(plan::Matcher { methods, path, query_has, query_lacks })
 }
 
 fn headers(names: &[String], at: &KeyPath, findings: &mut Findings) -> Option<Vec<HeaderName>> {
     let mut read = Vec::new();
     for (index, name) in names.iter().enumerate() {
-        let at = at.item(index);
-        match name.parse() {
-            Ok(header) => read.push(header),
-            Err(_) if findings.touches(&at) => {}
-            Err(_) => findings.add_value(&at, name, "not the name of a header", "accept-language"),
-        }
+        read.extend(reading::header(name, &at.item(index), findings));
     }
     (read.len() == names.len()).then_some(read)
 }

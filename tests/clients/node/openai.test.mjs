@@ -77,6 +77,34 @@ test("embeddings", limit, async (t) => {
   assert.deepEqual(asked, ["base64", "float"]);
 });
 
+for (const encoding of [undefined, "base64", "float"]) {
+  test(`of a hundred texts with ninety known ten are asked for (${encoding})`, limit, async (t) => {
+    const { standIn, client, direct } = await start(t);
+    const texts = Array.from({ length: 100 }, (_, n) => `text ${n}`);
+    const fresh = texts.filter((_, n) => n % 10 === 3);
+    const known = texts.filter((text) => !fresh.includes(text));
+    const format = encoding && { encoding_format: encoding };
+    const ask = async (input) => {
+      const { data, response } = await client.embeddings.create({ model: "embedding", input, ...format }).withResponse();
+      return { ...data, status: response.headers.get("cache-status") };
+    };
+
+    const first = await ask(known);
+    const merged = await ask(texts);
+    const again = await ask(texts);
+
+    assert.equal(first.status, 'pillion; fwd=miss; stored; detail="0/90"');
+    assert.equal(merged.status, 'pillion; fwd=miss; stored; detail="90/100"');
+    assert.match(again.status, /^pillion; hit; ttl=86/);
+    const asked = (await standIn.calls("/v1/embeddings")).map((call) => JSON.parse(call.body).input);
+    assert.deepEqual(asked, [known, fresh]);
+    const whole = await direct.embeddings.create({ model: "embedding", input: texts, ...format });
+    assert.deepEqual(merged.data, whole.data);
+    assert.deepEqual(again.data, whole.data);
+    assert.deepEqual([merged.usage.total_tokens, again.usage.total_tokens], [10, 0]);
+  });
+}
+
 test("models", limit, async (t) => {
   const { client } = await start(t);
 

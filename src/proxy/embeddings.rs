@@ -1,0 +1,429 @@
+//! Requests for embeddings: of a batch only what is not known is asked for.
+//!
+//! What the parts of a request and of an answer are is [`crate::cache::embeddings`]' to say. Here they are looked up,
+//! asked for, stored and put together. Whatever is odd passes as it came: a request untouched; an answer to a whole
+//! request untouched; and where an answer to a part of a request cannot be put together with what was known, the whole
+//! request is asked once more, so that the client gets what the upstream says of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::timeout_at;
+
+use super::content::{Content, Held};
+use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
+use super::route::Route;
+use super::search::{Cache, late, whole_answer};
+use super::storing::{NotStored, is_in_full, may_be_kept};
+use crate::cache::Policy;
+use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
+use crate::cache::fence::Stamp;
+use crate::cache::key::{Identity, Key, Names};
+use crate::cache::store::{Hit, Store, Stored};
+use crate::error::{Error, Kind};
+use crate::exchange::{Attempts, Bypass, CacheStatus, Compared, Exchange};
+
+/// Fields that speak of the bytes of one content: not true of one that was put together.
+const OF_THE_BYTES: [HeaderName; 8] = [
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("signature"),
+];
+
+/// A request that was understood: its inputs, and their keys.
+pub(super) struct Batch {
+    content: Bytes,
+    inputs: Inputs,
+    /// Of each input, in order.
+    keys: Vec<Key>,
+    /// Of all of them together.
+    all: Key,
+}
+
+/// A batch on a route that stores what comes back.
+pub(super) struct Embed<'a> {
+    pub(super) route: &'a Arc<Route>,
+    pub(super) policy: &'a Policy,
+    pub(super) batch: Batch,
+    /// What is stored is not looked at.
+    pub(super) refresh: bool,
+    pub(super) terms: Terms,
+}
+
+/// What is missing of a batch, and where each of its elements comes from.
+struct Gap {
+    /// The content that asks for what is missing; `None` where that is everything, as it came.
+    rest: Option<Bytes>,
+    /// The keys of what is asked for, in its order.
+    asked: Vec<Key>,
+    /// By position in the batch.
+    sources: Vec<Source>,
+}
+
+enum Source {
+    Known(Arc<Stored>),
+    /// By position among what is asked for.
+    Asked(usize),
+}
+
+/// What a fetch brought, for all who wait for the same batch.
+#[derive(Debug)]
+pub(super) struct Landed {
+    attempts: Attempts,
+    stored: bool,
+    stop_sdk: bool,
+    brought: Brought,
+}
+
+#[derive(Debug)]
+enum Brought {
+    Shared(StatusCode, HeaderMap, Bytes),
+    /// Too large to hold, or not to be shared. The others ask for themselves.
+    ForOne(Mutex<Option<Box<Answer>>>),
+    Failed(Error),
+}
+
+impl Batch {
+    /// Takes a request apart; where it is not understood, or vouched for byte by byte (`sealed`), the exchange learns that
+    /// it passes. `path` and `query` as they are forwarded.
+    pub(super) fn read(
+        names: &Names,
+        outbound: &Outbound,
+        (path, query): (&str, Option<&str>),
+        sealed: bool,
+        exchange: &mut Exchange,
+    ) -> Option<Self> {
+        let content = outbound.whole().filter(|_| !sealed);
+        let batch = content.and_then(|content| Self::of(names, outbound, content, path, query));
+        if batch.is_none() {
+            exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
+        }
+        batch
+    }
+
+    fn of(
+        names: &Names,
+        outbound: &Outbound,
+        content: &Bytes,
+        path: &str,
+        query: Option<&str>,
+    ) -> Option<Self> {
+        let Outbound { method, headers, .. } = outbound;
+        let embeddings::Batch { members, inputs } = embeddings::Batch::read(content)?;
+        let elements = names.elements(&Identity { method, path, query, headers, body: &[] }, &members)?;
+        let keys: Option<Vec<Key>> =
+            inputs.each().iter().map(|place| elements.key(content.get(place.clone())?)).collect();
+        let keys = keys?;
+        Some(Self { all: elements.all(&keys), keys, inputs, content: content.clone() })
+    }
+
+    /// What is stored of each input.
+    fn look_up(&self, store: &Store) -> Vec<Option<Hit>> {
+        self.keys.iter().map(|key| store.get(*key)).collect()
+    }
+
+    /// All of it is to be asked for.
+    fn whole(&self) -> Gap {
+        let sources = (0..self.keys.len()).map(Source::Asked).collect();
+        Gap { rest: None, asked: self.keys.clone(), sources }
+    }
+
+    /// What is not known is to be asked for, each input once.
+    fn gap(&self, known: Vec<Option<Hit>>) -> Gap {
+        let mut places: HashMap<Key, usize> = HashMap::new();
+        let (mut positions, mut asked) = (Vec::new(), Vec::new());
+        let each = self.keys.iter().zip(known).enumerate();
+        let sources = each.map(|(position, (key, hit))| match hit {
+            Some(hit) => Source::Known(hit.stored),
+            None => Source::Asked(*places.entry(*key).or_insert_with(|| {
+                positions.push(position);
+                asked.push(*key);
+                asked.len() - 1
+            })),
+        });
+        let sources = sources.collect();
+        if positions.is_empty() || positions.len() == self.keys.len() {
+            return self.whole();
+        }
+        match self.inputs.only(&self.content, &positions) {
+            Some(rest) => Gap { rest: Some(Bytes::from(rest)), asked, sources },
+            None => self.whole(),
+        }
+    }
+}
+
+impl Embed<'_> {
+    /// The answer to the batch: stored, shared with others who ask the same now, or fetched.
+    pub(super) async fn answer(
+        self,
+        cache: &Arc<Cache>,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+    ) -> Forwarded {
+        let of = self.batch.keys.len();
+        let hits =
+            if self.refresh { (0..of).map(|_| None).collect() } else { self.batch.look_up(&cache.store) };
+        let known = hits.iter().flatten().count();
+        if let Some(series) = exchange.series() {
+            series.embedded(known as u64, (of - known) as u64);
+        }
+        if self.policy.shadow && !self.refresh {
+            return self.shadow(&hits, cache, outbound, exchange).await;
+        }
+        if known == of
+            && let Some(answer) = stored(&hits, exchange)
+        {
+            return Forwarded { result: Ok(answer), stop_sdk: false };
+        }
+        let gap = self.batch.gap(hits);
+        self.ask(gap, known, cache, outbound, exchange).await
+    }
+
+    /// Answers from the upstream, and tells what the cache would have done.
+    async fn shadow(
+        self,
+        hits: &[Option<Hit>],
+        cache: &Arc<Cache>,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+    ) -> Forwarded {
+        let gap = self.batch.whole();
+        let forwarded = self.ask(gap, 0, cache, outbound, exchange).await;
+        let compared = hits.iter().any(Option::is_some).then(|| compare(hits, &forwarded));
+        if let Some(series) = exchange.series() {
+            series.shadowed(compared.map_or(Compared::NONE, |compared| compared as usize));
+        }
+        exchange.cache = Some(CacheStatus::Bypass(Bypass::Shadow(compared)));
+        forwarded
+    }
+
+    /// Asks for what is missing, or shares what another asks for.
+    async fn ask(
+        self,
+        gap: Gap,
+        known: usize,
+        cache: &Arc<Cache>,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+    ) -> Forwarded {
+        let Self { route, policy, batch, refresh, terms } = self;
+        let of = batch.keys.len();
+        let shared = !refresh && !policy.shadow && !terms.no_retry && terms.client_retries == 0;
+        let flight = if shared { 0 } else { fastrand::u64(..) };
+        let mut outbound = Some(outbound);
+        let ticket = cache.batches.join(batch.all, flight, || {
+            let fetch = Fetch {
+                cache: Arc::clone(cache),
+                route: Arc::clone(route),
+                policy: policy.clone(),
+                terms: Terms { hold: MAX_ANSWER, ..terms },
+                stamp: Stamp::unfenced(),
+                renews: refresh || !policy.shadow,
+            };
+            fetch.run(outbound.take(), batch, gap)
+        });
+        let leads = ticket.leads;
+        // A leader's deadline is its fetch's own, which ends with more to tell.
+        let landed =
+            if leads { Ok(ticket.land().await) } else { timeout_at(terms.deadline, ticket.land()).await };
+        exchange.cache = Some(CacheStatus::Collapsed);
+        let landed = match landed {
+            Ok(Some(landed)) => landed,
+            Ok(None) => return Error::new(Kind::Internal, "the request was interrupted").into(),
+            Err(_) => return late(route),
+        };
+        let status = |stored| Some(CacheStatus::Batch { stored, known: known as u32, of: of as u32 });
+        if leads {
+            exchange.attempts = landed.attempts;
+            exchange.cache = status(landed.stored);
+        }
+        match (landed.take(leads), outbound) {
+            (Some(result), _) => Forwarded { result, stop_sdk: landed.stop_sdk },
+            (None, Some(mut outbound)) => {
+                exchange.cache = status(false);
+                forward(route, &mut outbound, &terms, &mut exchange.attempts).await
+            }
+            (None, None) => Error::new(Kind::Internal, "the answer was taken").into(),
+        }
+    }
+}
+
+/// Whether an answer has the elements that were stored, byte for byte.
+fn compare(hits: &[Option<Hit>], forwarded: &Forwarded) -> Compared {
+    let content = forwarded.result.as_ref().ok().and_then(|answer| is_in_full(answer, MAX_ANSWER).ok());
+    let Some(read) = content.and_then(|content| embeddings::Answer::read(content, hits.len())) else {
+        return Compared::Incomparable;
+    };
+    let is = |(hit, given): (&Option<Hit>, &Element<'_>)| {
+        hit.as_ref().is_none_or(|hit| Element::kept(&hit.stored.content).as_ref() == Some(given))
+    };
+    if hits.iter().zip(&read.elements).all(is) { Compared::Equal } else { Compared::Different }
+}
+
+/// The answer of stored elements alone, unless they are not of one answer.
+fn stored(hits: &[Option<Hit>], exchange: &mut Exchange) -> Option<Answer> {
+    let elements: Option<Vec<_>> =
+        hits.iter().map(|hit| Element::kept(&hit.as_ref()?.stored.content)).collect();
+    let content = merge(None, &elements?)?;
+    let ttl = hits.iter().flatten().map(|hit| hit.ttl).min()?;
+    let age = hits.iter().flatten().map(|hit| hit.age).max()?;
+    exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs() });
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    Some(whole_answer(StatusCode::OK, headers, Bytes::from(content)))
+}
+
+impl Landed {
+    /// This request's part of what was brought; `None` if there is none for it.
+    fn take(&self, leads: bool) -> Option<Result<Answer, Error>> {
+        match &self.brought {
+            Brought::Shared(status, headers, content) => {
+                let mut headers = headers.clone();
+                if !leads {
+                    // Said to the one who asked.
+                    headers.remove(header::SET_COOKIE);
+                }
+                Some(Ok(whole_answer(*status, headers, content.clone())))
+            }
+            Brought::ForOne(answer) => answer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_if(|_| leads)
+                .map(|answer| Ok(*answer)),
+            // A leader's deadline is its own.
+            Brought::Failed(error) if !leads && error.kind == Kind::ResponseTimeout => None,
+            Brought::Failed(error) => Some(Err(error.clone())),
+        }
+    }
+}
+
+/// What a fetch needs, in a task of its own, so that whoever began it may leave.
+struct Fetch {
+    cache: Arc<Cache>,
+    route: Arc<Route>,
+    policy: Policy,
+    terms: Terms,
+    stamp: Stamp,
+    /// What is stored already is replaced.
+    renews: bool,
+}
+
+impl Fetch {
+    async fn run(self, outbound: Option<Outbound>, batch: Batch, mut gap: Gap) -> Arc<Landed> {
+        let mut attempts = Attempts::default();
+        let Some(mut outbound) = outbound else {
+            let brought = Brought::Failed(Error::new(Kind::Internal, "the request was lost"));
+            return Arc::new(Landed { attempts, stored: false, stop_sdk: false, brought });
+        };
+        loop {
+            let content = gap.rest.as_ref().unwrap_or(&batch.content);
+            outbound.content = Some(Content::Whole(content.clone()));
+            if gap.rest.is_some() {
+                // That of what was received; hyper writes the right one.
+                outbound.headers.remove(header::CONTENT_LENGTH);
+            }
+            let Forwarded { result, stop_sdk } =
+                forward(&self.route, &mut outbound, &self.terms, &mut attempts).await;
+            let mut answer = match result {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let brought = Brought::Failed(error);
+                    return Arc::new(Landed { attempts, stored: false, stop_sdk, brought });
+                }
+            };
+            let stored = match gap.close(&self, &mut answer) {
+                Ok(closed) => closed.map_err(|why| self.count(why)).is_ok(),
+                Err(why) => {
+                    self.count(why);
+                    // What it says of a part is no answer to the whole, but for what is wrong with the part.
+                    if gap.rest.is_some() && answer.head.status.is_success() {
+                        gap = batch.whole();
+                        continue;
+                    }
+                    false
+                }
+            };
+            return Arc::new(Landed { attempts, stored, stop_sdk, brought: self.shared(answer) });
+        }
+    }
+
+    fn count(&self, why: NotStored) {
+        self.route.series(self.route.rule(self.terms.rule).operation).not_stored(why as usize);
+    }
+
+    /// An answer for all who wait, if it may go to them.
+    fn shared(&self, answer: Answer) -> Brought {
+        match answer {
+            Answer { head, content: Held::Whole(content), .. }
+                if may_be_kept(&head.headers, &self.policy).is_ok() =>
+            {
+                Brought::Shared(head.status, head.headers, content)
+            }
+            answer => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
+        }
+    }
+}
+
+impl Gap {
+    /// Stores the elements of an answer, and makes it the answer to the whole batch. The error says why it is not: it was
+    /// left as it came. Inside: why nothing of it, or not all, is stored.
+    fn close(&self, fetch: &Fetch, answer: &mut Answer) -> Result<Result<(), NotStored>, NotStored> {
+        let Fetch { cache, policy, stamp, .. } = fetch;
+        let content = is_in_full(answer, MAX_ANSWER)?.clone();
+        let media = answer.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if !media.is_some_and(|media| media.starts_with(b"application/json")) {
+            return Err(NotStored::Content);
+        }
+        let read = embeddings::Answer::read(&content, self.asked.len()).ok_or(NotStored::Content)?;
+        let kept = may_be_kept(&answer.head.headers, policy).and_then(|()| {
+            let each = self.asked.iter().zip(&read.elements);
+            let mut stored = Ok(());
+            for (key, element) in each.filter(|(key, _)| fetch.renews || cache.store.get(**key).is_none()) {
+                stored = stored.and(keep(&cache.store, policy, *key, element, *stamp));
+            }
+            stored
+        });
+        if self.rest.is_some() {
+            let elements: Option<Vec<Element<'_>>> = self
+                .sources
+                .iter()
+                .map(|source| match source {
+                    Source::Known(stored) => Element::kept(&stored.content),
+                    Source::Asked(place) => read.elements.get(*place).copied(),
+                })
+                .collect();
+            let merged = elements.and_then(|elements| merge(Some(&read), &elements));
+            answer.content = Held::Whole(Bytes::from(merged.ok_or(NotStored::Content)?));
+            for name in OF_THE_BYTES {
+                answer.head.headers.remove(name);
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// Stores one element. Nothing but its lifetime ends it, and no field of the answer is stored with it.
+fn keep(
+    store: &Store,
+    policy: &Policy,
+    key: Key,
+    element: &Element<'_>,
+    stamp: Stamp,
+) -> Result<(), NotStored> {
+    let content = Bytes::from(element.keep());
+    if content.len() > policy.max_entry {
+        return Err(NotStored::Incomplete);
+    }
+    // Where it is refused, the answer to a request that was sent later is there already, which is as good.
+    store.put(key, stamp, policy.lifetime(key), HeaderMap::new(), &content);
+    Ok(())
+}
