@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, requ
 use pillion::cache::fence::Fences;
 use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
-use pillion::cache::store::Store;
+use pillion::cache::store::{Store, Under};
 use pillion::cache::{Policy as CachePolicy, StoreIf};
 use pillion::exchange::{Exchange, Timing};
 use pillion::metrics::{Metrics, Observation, Usage};
@@ -113,7 +113,7 @@ fn proxy() -> Proxy {
     let metrics = Arc::new(Metrics::new(&names, &operations, &proxy::VOCABULARY));
     let (tls, _) = Tls::new(None).unwrap();
     let served = [(0..plans.len()).collect()];
-    Proxy::new(plans, &served, Budgets { cache: 64 << 20, buffers: 64 << 20 }, &tls, metrics).unwrap()
+    Proxy::new(plans, &served, Budgets { cache: 64 << 20, buffers: 64 << 20 }, &tls, metrics, None).unwrap()
 }
 
 fn head(path: &str) -> request::Parts {
@@ -244,9 +244,10 @@ fn filled(key: Key) -> Store {
     let fences = Arc::new(Fences::new([3; 16]));
     let scope = fences.scope("x.upstash.io:443", [Some("news")]);
     let stamp = fences.stamp(&scope);
-    let store = Store::new(64 << 20, fences);
+    let store = Store::new(64 << 20, fences, None);
     let headers = request_headers();
-    assert!(store.put(key, stamp, Duration::from_secs(300), headers, &Bytes::from(vec![b'x'; 8192])));
+    let (under, content) = (Under { own: stamp, mirror: None }, Bytes::from(vec![b'x'; 8192]));
+    assert!(store.put(key, under, Duration::from_secs(300), headers, &content).is_some());
     store
 }
 

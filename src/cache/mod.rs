@@ -9,6 +9,7 @@ pub mod flight;
 pub mod key;
 pub mod memo;
 mod policy;
+pub mod shared;
 pub mod store;
 
 pub use policy::{Policy, Settle, StoreIf};

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::fence::{Fences, Stamp};
 use super::key::Key;
+use super::shared::trust::Trust;
 
 /// What an entry costs besides its content and headers: key, stamp, times, and the cache's own bookkeeping.
 const ENTRY_OVERHEAD: usize = 512;
@@ -24,9 +25,20 @@ pub struct Stored {
     pub headers: HeaderMap,
     /// The content, as the upstream sent it.
     pub content: Bytes,
-    stamp: Stamp,
+    under: Under,
     arrived: Instant,
+    /// How old it was then.
+    aged: Duration,
     ttl: Duration,
+}
+
+/// What an answer was fetched under.
+#[derive(Clone, Debug)]
+pub struct Under {
+    /// Of the process's own fences.
+    pub own: Stamp,
+    /// Of the fences that other instances move, where there are others.
+    pub mirror: Option<Box<Stamp>>,
 }
 
 /// A stored response that may be used now.
@@ -45,6 +57,8 @@ pub struct Hit {
 pub struct Store {
     entries: Cache<Key, Arc<Stored>, ByBytes>,
     fences: Arc<Fences>,
+    /// Where other instances write, too: what is here counts only under a lease.
+    trust: Option<Arc<Trust>>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,21 +77,26 @@ impl Weighter<Key, Arc<Stored>> for ByBytes {
 
 impl Store {
     /// A store of at most so many bytes.
-    pub fn new(bytes: u64, fences: Arc<Fences>) -> Self {
+    pub fn new(bytes: u64, fences: Arc<Fences>, trust: Option<Arc<Trust>>) -> Self {
         // An estimate only sizes the tables: 8 KiB is a usual search answer.
         let estimate = (bytes / 8192).clamp(16, 1 << 20) as usize;
         let entries = Cache::with_weighter(estimate, bytes, ByBytes);
-        Self { entries, fences }
+        Self { entries, fences, trust }
     }
 
     /// The stored response for this key, if it is fresh and no write has passed it.
     pub fn get(&self, key: Key) -> Option<Hit> {
-        let stored = self.entries.get(&key)?;
-        let age = stored.arrived.elapsed();
-        match stored.ttl.checked_sub(age) {
-            Some(ttl) if !ttl.is_zero() && self.fences.current(&stored.stamp) => {
-                Some(Hit { stored, age, ttl })
+        let now = Instant::now();
+        if let Some(trust) = &self.trust {
+            trust.touch(now);
+            if !trust.holds(now) {
+                return None;
             }
+        }
+        let stored = self.entries.get(&key)?;
+        let age = stored.aged + now.saturating_duration_since(stored.arrived);
+        match stored.ttl.checked_sub(age) {
+            Some(ttl) if !ttl.is_zero() && self.is_current(&stored.under) => Some(Hit { stored, age, ttl }),
             _ => {
                 self.entries.remove(&key);
                 None
@@ -85,20 +104,60 @@ impl Store {
         }
     }
 
-    /// Stores an answer that has just arrived whole, unless a write has passed it. Tells whether it did.
-    pub fn put(&self, key: Key, stamp: Stamp, ttl: Duration, headers: HeaderMap, content: &Bytes) -> bool {
-        if !self.fences.may_store(&stamp) {
-            return false;
+    fn is_current(&self, under: &Under) -> bool {
+        self.fences.current(&under.own)
+            && self
+                .trust
+                .as_ref()
+                .is_none_or(|trust| under.mirror.as_ref().is_some_and(|mirror| trust.current(mirror)))
+    }
+
+    /// Stores an answer that has just arrived whole, unless a write has passed it. Tells what is stored.
+    pub fn put(
+        &self,
+        key: Key,
+        under: Under,
+        ttl: Duration,
+        headers: HeaderMap,
+        content: &Bytes,
+    ) -> Option<Arc<Stored>> {
+        // A copy, because the content as read may be a small slice of a large buffer that would stay alive with it.
+        let content = || Bytes::copy_from_slice(content);
+        self.insert(key, under, (ttl, Duration::ZERO), headers, content)
+    }
+
+    /// The same of an answer that has been stored elsewhere, and has this age.
+    pub fn put_aged(
+        &self,
+        key: Key,
+        under: Under,
+        (ttl, age): (Duration, Duration),
+        headers: HeaderMap,
+        content: Bytes,
+    ) -> Option<Arc<Stored>> {
+        self.insert(key, under, (ttl, age), headers, || content)
+    }
+
+    fn insert(
+        &self,
+        key: Key,
+        under: Under,
+        (ttl, aged): (Duration, Duration),
+        headers: HeaderMap,
+        content: impl FnOnce() -> Bytes,
+    ) -> Option<Arc<Stored>> {
+        // Not what others have written meanwhile: a hit asks that, and Redis asks it for itself.
+        if !self.fences.may_store(&under.own) {
+            return None;
         }
         // An answer that was asked for later is newer, whichever arrives first.
-        if self.entries.peek(&key).is_some_and(|known| known.stamp.taken > stamp.taken) {
-            return false;
+        if self.entries.peek(&key).is_some_and(|known| known.under.own.taken > under.own.taken) {
+            return None;
         }
-        // A copy, because the content as read may be a small slice of a large buffer that would stay alive with it.
-        let content = Bytes::copy_from_slice(content);
-        let stored = Stored { headers, content, stamp, arrived: Instant::now(), ttl };
-        self.entries.insert(key, Arc::new(stored));
-        true
+        let stored =
+            Arc::new(Stored { headers, content: content(), under, arrived: Instant::now(), aged, ttl });
+        self.entries.insert(key, Arc::clone(&stored));
+        Some(stored)
     }
 
     /// Stored responses, usable or not.

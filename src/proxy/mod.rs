@@ -14,6 +14,7 @@ mod headers;
 mod pieces;
 mod route;
 mod search;
+mod shared;
 mod storing;
 mod trim;
 mod write;
@@ -25,6 +26,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -33,8 +35,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::fence::{Fences, Scope};
+use crate::cache::fence::Fences;
 use crate::cache::key::Keyring;
+use crate::cache::shared::Shared;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
@@ -47,6 +50,7 @@ use forward::{Answer, Forwarded, Outbound, Terms, forward};
 use headers::{CacheAsk, Seen};
 use route::{Found, Route, Table};
 use search::{Cache, Fetch, may_look_up};
+use shared::Fenced;
 use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::write;
@@ -102,6 +106,7 @@ impl Proxy {
         budgets: Budgets,
         tls: &Tls,
         metrics: Arc<Metrics>,
+        shared: Option<Arc<Shared>>,
     ) -> Result<Self, getrandom::Error> {
         let keyring = Keyring::random()?;
         let routes: Vec<Arc<Route>> = plans
@@ -115,7 +120,7 @@ impl Proxy {
             .collect();
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
-        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)));
+        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)), shared);
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
         let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))
             .unwrap_or(HeaderValue::from_static("1.1 pillion"));
@@ -144,7 +149,13 @@ impl Proxy {
             cache_entries: self.cache.store.entries() as u64,
             cache_bytes: self.cache.store.bytes(),
             buffers_bytes: self.buffers.used(),
+            redis: self.cache.shared.as_ref().map(|shared| shared::figures(shared)).unwrap_or_default(),
         }
+    }
+
+    /// What instances share, if they do.
+    pub fn shared(&self) -> Option<&Arc<Shared>> {
+        self.cache.shared.as_ref()
     }
 
     /// Answers one request that came in on a listener. Dropped when the client leaves: then the upstream is cancelled,
@@ -252,15 +263,17 @@ impl Proxy {
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
-                let scope = self.scope(route, rule, &outbound, &path);
-                let fetch = Fetch { route, key, scope, shared: !refresh && !asks.no_retry, terms };
+                let levels = Route::scope_levels(rule, &path);
+                let scope = self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
+                let name = self.cache.name(route, policy, &outbound, (raw_path, uri.query()), &levels);
+                let shared = !refresh && !asks.no_retry;
+                let fetch = Fetch { route, key, scope, name, refresh, shared, terms };
                 // Boxed, as the write is: a request that passes through must not carry their size.
                 Box::pin(fetch.search(&self.cache, outbound, exchange)).await
             }
             (Action::Invalidate(settle), None) if fenced => {
-                let scope = self.scope(route, rule, &outbound, &path);
-                let begun = self.cache.fences.write(&scope, settle.0);
-                Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
+                let raised = self.raise(route, rule, &outbound, &path, settle.0);
+                Box::pin(write(raised, &self.tasks, route, outbound, terms, exchange)).await
             }
             _ => {
                 if fenced {
@@ -300,13 +313,18 @@ impl Proxy {
         }
     }
 
-    /// The part of a store the request is about.
-    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str) -> Scope {
+    /// The fences of the part of a store that a write is about go up.
+    fn raise(&self, route: &Route, rule: &Rule, outbound: &Outbound, path: &str, settle: Duration) -> Fenced {
         // A write whose content was too large to hold flushes all, as does one whose scope does not compare.
-        let whole = matches!(rule.action, Action::Invalidate(_))
-            && (route.plan.flush_whole || outbound.whole().is_none());
+        let whole = route.plan.flush_whole || outbound.whole().is_none();
         let levels = if whole { Vec::new() } else { Route::scope_levels(rule, path) };
-        self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref))
+        let levels = || levels.iter().map(Option::as_deref);
+        let own = self.cache.fences.write(&self.cache.fences.scope(&route.store, levels()), settle);
+        let others = self.cache.shared.as_ref();
+        Fenced::new(
+            own,
+            others.map(|others| others.write(&route.store, levels(), rule.timeouts.total, settle)),
+        )
     }
 }
 

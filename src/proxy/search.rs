@@ -1,5 +1,6 @@
 //! Requests that may be answered from a stored response.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,11 +12,14 @@ use super::content::Held;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
 use super::route::Route;
+use super::shared::{self, Known};
 use super::storing::{NotStored, is_shareable, store};
-use crate::cache::fence::{Fences, Scope, Stamp};
+use crate::cache::Policy;
+use crate::cache::fence::{Fences, Scope};
 use crate::cache::flight::Flights;
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::memo::Memo;
+use crate::cache::shared::{Name, Shared};
 use crate::cache::store::{Hit, Store};
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
@@ -29,16 +33,19 @@ const MEMO_SHARE: u64 = 16;
 pub(crate) struct Cache {
     pub(crate) store: Store,
     pub(crate) fences: Arc<Fences>,
+    /// What other instances share; `None` without Redis.
+    pub(crate) shared: Option<Arc<Shared>>,
     flights: Flights<Arc<Fetched>>,
     memo: Memo,
 }
 
 impl Cache {
     /// A cache of at most so many bytes.
-    pub(crate) fn new(bytes: u64, fences: Arc<Fences>) -> Self {
+    pub(crate) fn new(bytes: u64, fences: Arc<Fences>, shared: Option<Arc<Shared>>) -> Self {
         let memo = bytes / MEMO_SHARE;
-        let store = Store::new(bytes - memo, Arc::clone(&fences));
-        Self { store, fences, flights: Flights::default(), memo: Memo::new(memo) }
+        let trust = shared.as_ref().map(|shared| shared.trust());
+        let store = Store::new(bytes - memo, Arc::clone(&fences), trust);
+        Self { store, fences, shared, flights: Flights::default(), memo: Memo::new(memo) }
     }
 }
 
@@ -70,31 +77,48 @@ impl Cache {
     /// The name of the answer to this request. `path` is the one forwarded behind the upstream's own, byte for byte: what
     /// rules take for one path need not be one to the store.
     pub(super) fn key(&self, names: &Names, outbound: &Outbound, path: &str, query: Option<&str>) -> Key {
-        let identity = Identity {
-            method: &outbound.method,
-            path,
-            query,
-            headers: &outbound.headers,
-            body: outbound.whole().map_or(&[], |content| content),
-        };
-        self.memo.key(names, &identity)
+        self.memo.key(names, &identity(outbound, path, query))
+    }
+
+    /// Its name among instances, if there are others.
+    pub(super) fn name(
+        &self,
+        route: &Route,
+        policy: &Policy,
+        outbound: &Outbound,
+        (path, query): (&str, Option<&str>),
+        levels: &[Option<Cow<'_, str>>],
+    ) -> Option<Name> {
+        let request = identity(outbound, path, query);
+        let levels = levels.iter().map(Option::as_deref);
+        self.shared.as_ref()?.name(&route.identity, policy, &request, &route.store, levels)
     }
 
     /// The stored answer of that name, if it may be used.
     pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<Answer> {
         let Hit { stored, age, ttl } = self.store.get(key)?;
-        exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs() });
+        exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs(), shared: false });
         let mut headers = stored.headers.clone();
         headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
         Some(whole_answer(StatusCode::OK, headers, stored.content.clone()))
     }
 }
 
-/// A search that nothing stored answers.
+fn identity<'a>(outbound: &'a Outbound, path: &'a str, query: Option<&'a str>) -> Identity<'a> {
+    let Outbound { method, headers, .. } = outbound;
+    let body = outbound.whole().map_or(&[][..], |content| content);
+    Identity { method, path, query, headers, body }
+}
+
+/// A search that nothing in this process answers.
 pub(super) struct Fetch<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) key: Key,
     pub(super) scope: Scope,
+    /// Its name among instances; `None` without Redis, or while nothing is known of it.
+    pub(super) name: Option<Name>,
+    /// The answer has to be a new one.
+    pub(super) refresh: bool,
     /// Who asks for something else than what everybody gets flies alone.
     pub(super) shared: bool,
     pub(super) terms: Terms,
@@ -108,13 +132,19 @@ impl Fetch<'_> {
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let Self { route, key, scope, shared, terms } = self;
+        let Self { route, key, scope, name, refresh, shared, terms } = self;
+        // Before Redis is asked: a write that passes meanwhile makes what it says unusable here.
         let stamp = cache.fences.stamp(&scope);
-        let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
+        let known = match shared::ask(cache, name, refresh, (key, stamp), exchange).await {
+            Ok(answer) => return Forwarded { result: Ok(answer), stop_sdk: false },
+            Err(known) => known,
+        };
+        let settled = known.settled();
+        let generation = if shared { known.generation() } else { fastrand::u64(..) };
         let mut outbound = Some(outbound);
         let ticket = cache.flights.join(key, generation, || {
             let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
-            fetch(cache, route, outbound, terms, key, stamp)
+            fetch(cache, route, outbound, terms, key, known)
         });
         let leads = ticket.leads;
         // A leader's deadline is its fetch's own, which ends with more to tell.
@@ -131,7 +161,7 @@ impl Fetch<'_> {
         };
         if leads {
             exchange.attempts = fetched.attempts;
-            exchange.cache = Some(if stamp.settled() {
+            exchange.cache = Some(if settled {
                 CacheStatus::Miss { stored: fetched.stored }
             } else {
                 CacheStatus::Bypass(Bypass::Settle)
@@ -189,7 +219,7 @@ async fn fetch(
     outbound: Option<Outbound>,
     terms: Terms,
     key: Key,
-    stamp: Stamp,
+    known: Known,
 ) -> Arc<Fetched> {
     let mut attempts = Attempts::default();
     let Some(mut outbound) = outbound else {
@@ -215,7 +245,12 @@ async fn fetch(
         Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
     };
     let shareable = policy.and_then(|policy| is_shareable(&answer, policy).map(|()| policy));
-    let stored = match shareable.and_then(|policy| store(&cache.store, policy, &answer, key, stamp)) {
+    let stored = shareable.and_then(|policy| {
+        let stored = store(&cache.store, policy, &answer, key, known.under()?)?;
+        known.share(&cache, policy.ttl, &stored);
+        Ok(())
+    });
+    let stored = match stored {
         Ok(()) => true,
         Err(why) => {
             if let Some(series) = route.series(route.rule(terms.rule).operation) {
@@ -233,7 +268,7 @@ async fn fetch(
     Arc::new(Fetched { attempts, stored, stop_sdk, hurried, brought })
 }
 
-fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
+pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = status;
     head.headers = headers;

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::content::Held;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::route::Route;
-use crate::cache::fence::Write;
+use super::shared::Fenced;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
 
@@ -19,7 +19,7 @@ const WRITE_ANSWER: usize = 1024 * 1024;
 /// Forwards a write that has begun. It runs in a task of its own and is seen to its end, whoever leaves; `fences` come
 /// down before the client can know its outcome.
 pub(super) async fn write(
-    mut fences: Write,
+    mut fences: Fenced,
     tasks: &TaskTracker,
     route: &Arc<Route>,
     mut outbound: Outbound,
@@ -37,13 +37,14 @@ pub(super) async fn write(
     outbound.asked = Some(asked);
     let task = tasks.spawn(async move {
         let mut attempts = Attempts::default();
+        fences.begin().await;
         let mut forwarded = forward(&route, &mut outbound, &terms, &mut attempts).await;
         if is_unknown(&forwarded.result) {
             fences.may_come_later(route.rule(terms.rule).timeouts.total);
         }
         match &mut forwarded.result {
             Ok(answer) if matches!(answer.content, Held::Streaming { .. }) => answer.write = Some(fences),
-            _ => drop(fences),
+            _ => fences.end().await,
         }
         (forwarded, attempts)
     });

@@ -23,6 +23,10 @@ mod cache_keys;
 #[cfg(test)]
 mod cache_settle;
 #[cfg(test)]
+mod cache_shared;
+#[cfg(test)]
+mod cache_shared_faults;
+#[cfg(test)]
 mod cache_stale;
 #[cfg(test)]
 mod cache_storing;
