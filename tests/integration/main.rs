@@ -27,6 +27,10 @@ mod cache_shared;
 #[cfg(test)]
 mod cache_shared_faults;
 #[cfg(test)]
+mod cache_shared_race;
+#[cfg(test)]
+mod cache_shared_tls;
+#[cfg(test)]
 mod cache_stale;
 #[cfg(test)]
 mod cache_storing;
