@@ -3,12 +3,13 @@
 //! The breaker is the connection's own absence: after [a few failures in a row](super::breaker), or when it breaks, it is
 //! dropped, and calls fail without waiting until the one probe that is under way has made another.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::breaker::{self, Run};
 use super::{Address, Failure, Link, Reply, Script, Tls};
@@ -39,12 +40,14 @@ struct State {
     run: Run,
     /// Since when there is none, or one.
     since: Instant,
+    /// Why there is none any more.
+    why: Option<Failure>,
 }
 
 impl Keeper {
     /// A keeper without a connection: [`Keeper::keep`] makes one.
     pub fn new(address: Address, tls: Tls) -> Self {
-        let state = State { link: None, run: Run::default(), since: Instant::now() };
+        let state = State { link: None, run: Run::default(), since: Instant::now(), why: None };
         let (up, _) = watch::channel(false);
         Self { address, tls, state: Mutex::new(state), up, dropped: Notify::new() }
     }
@@ -93,7 +96,7 @@ impl Keeper {
         let mut state = self.lock();
         if state.link.as_ref().is_some_and(|current| current.is_same(link)) {
             tracing::debug!(%why, "the connection is dropped");
-            *state = State { link: None, run: Run::default(), since: Instant::now() };
+            *state = State { link: None, run: Run::default(), since: Instant::now(), why: Some(why.clone()) };
             drop(state);
             self.up.send_replace(false);
         }
@@ -129,18 +132,27 @@ impl Keeper {
             };
             match opened {
                 Ok(link) => {
-                    if told != Some(true) {
-                        tracing::info!(redis = %self.address, "Redis is in use");
-                        told = Some(true);
-                    }
                     let begun = Instant::now();
-                    let closed = link.closed();
                     self.set(link.clone());
-                    tokio::select! {
-                        () = self.dropped.notified() => {}
-                        () = closed => self.drop_link(&link, &Failure::Lost("the connection was closed".into())),
+                    let mut ended = pin!(self.ended(link));
+                    // After it was not in use only when it lasts: one that is dropped again and again never is.
+                    let soon = if told == Some(false) { timeout(GOOD, &mut ended).await.ok() } else { None };
+                    let why = if let Some(why) = soon {
+                        why
+                    } else {
+                        if told != Some(true) {
+                            tracing::info!(redis = %self.address, "Redis is in use");
+                            told = Some(true);
+                        }
+                        ended.await
+                    };
+                    if told == Some(true)
+                        && matches!(why, Failure::Timeout | Failure::Refused { .. })
+                        && !why.is("UNJOINED")
+                    {
+                        tracing::warn!(redis = %self.address, %why, "Redis is not in use: searches go upstream");
+                        told = Some(false);
                     }
-                    drop(link);
                     probes = if begun.elapsed() >= GOOD { 0 } else { probes + 1 };
                 }
                 // Not when a connection is dropped: one that is made anew at once was not missed.
@@ -156,9 +168,18 @@ impl Keeper {
         }
     }
 
+    /// Waits until this connection is dropped, and tells why.
+    async fn ended(&self, link: Link) -> Failure {
+        tokio::select! {
+            () = self.dropped.notified() => {}
+            () = link.closed() => self.drop_link(&link, &Failure::Lost("the connection was closed".into())),
+        }
+        self.lock().why.take().unwrap_or(Failure::Down)
+    }
+
     fn set(&self, link: Link) {
         let mut state = self.lock();
-        *state = State { link: Some(link), run: Run::default(), since: Instant::now() };
+        *state = State { link: Some(link), run: Run::default(), since: Instant::now(), why: None };
         drop(state);
         self.up.send_replace(true);
     }

@@ -59,7 +59,7 @@ fn from_memory(answer: &Response) -> bool {
 }
 
 /// Until an answer comes out of this instance's own memory: it has one, and a lease.
-async fn in_memory(pillion: &Pillion) -> Response {
+pub(crate) async fn in_memory(pillion: &Pillion) -> Response {
     let mut last = None;
     eventually("a hit in memory", async || {
         let answer = search(pillion).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cache_shared::{SECRET, instance, joined, search, store, stored, write};
+use crate::cache_shared::{SECRET, in_memory, instance, joined, search, store, stored, write};
 use crate::support::redis::{Redis, pretender};
 use crate::support::{Pillion, eventually};
 
@@ -120,23 +120,26 @@ async fn after_a_restart_from_disk_nothing_of_before_counts() {
     redis.ask::<()>(&["SAVE"]).await;
     write(&one, "/upsert/one").await;
     redis.kill().await;
-    one.metric_is("pillion_redis_up", &[], 0.0).await;
+    one.running.stop().await;
     redis.restart().await;
     assert_eq!(redis.keys().await.len(), 2, "nothing is told by this test");
-    // A new instance, that has never known the server before.
+    // Instances that have never known the server before.
     let two = joined(&upstream, &redis, SECRET).await;
     assert_ne!(search(&two).await.body, before.body);
-    in_use_again(&one).await;
-    begins_anew(&one, &two, &before.body).await;
+    let three = joined(&upstream, &redis, SECRET).await;
+    begins_anew(&three, &two, &before.body).await;
 }
 
 #[tokio::test]
 async fn a_follower_is_not_believed() {
-    let (upstream, redis, leader) = (store().await, Redis::start().await, Redis::start().await);
+    let (upstream, redis) = (store().await, Redis::start().await);
     let one = joined(&upstream, &redis, SECRET).await;
+    let other = joined(&upstream, &redis, SECRET).await;
     let before = search(&one).await;
     stored(&one, 1.0).await;
-    redis.ask::<()>(&["REPLICAOF", "127.0.0.1", &leader.port.to_string()]).await;
+    // A leader that is away: it has all that was stored, and hears of nothing.
+    redis.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert!(!search(&other).await.is_hit());
     eventually("it is noticed", async || {
         search(&one).await;
         one.metric("pillion_redis_up", &[]).await == 0.0
@@ -229,4 +232,18 @@ async fn two_secrets_under_one_prefix_never_give_what_a_write_has_passed() {
         eventually("the new answer", async || search(&one).await.body != before.body).await;
         assert!(told.elapsed() < LEASE, "{:?}", told.elapsed());
     }
+}
+
+#[tokio::test]
+async fn what_was_told_while_nobody_listened_is_not_missed() {
+    let (upstream, redis) = (store().await, Redis::start().await);
+    let one = joined(&upstream, &redis, SECRET).await;
+    let two = joined(&upstream, &redis, SECRET).await;
+    let before = in_memory(&two).await;
+    // It listens again some time later, and its lease is renewed; what it has in memory is from before.
+    redis.ask::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    write(&one, "/upsert/one").await;
+    eventually("the end of the lease", async || two.metric("pillion_redis_lease", &[]).await == 0.0).await;
+    two.metric_is("pillion_redis_lease", &[], 1.0).await;
+    assert_ne!(search(&two).await.body, before.body);
 }
