@@ -52,7 +52,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "compare_forgotten_on_hits",
         file: "store",
-        replace: &[(" && self.fences.current(&stored.stamp) {", " {")],
+        replace: &[("self.fences.current(&under.own) && ", "")],
     },
 ];
 
