@@ -4,48 +4,44 @@
 //! So threads count apart, and who reads adds up.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Values there are at most: beyond it, that two threads now and then wait for each other costs less than the memory.
+const MOST: usize = 8;
 
 /// One value for each of so many threads. With more threads than values some share one, so a value must bear that.
 ///
-/// The first is there from the start. Any other is made by the thread that first has a use for it: what nobody uses
-/// takes no memory, and an allocator that keeps threads apart keeps their values on cache lines apart, too.
+/// All are made from the start, one after the other: made by the thread that first has a use for it, one would hold up
+/// the requests of that thread.
 #[derive(Debug)]
 pub struct Sharded<T> {
     first: T,
-    others: Box<[OnceLock<T>]>,
+    others: Box<[T]>,
 }
 
 impl<T> Sharded<T> {
     /// Values for so many threads, one at least.
-    pub fn new(first: T, shards: usize) -> Self {
-        Self { first, others: (1..shards).map(|_| OnceLock::new()).collect() }
+    pub fn new(threads: usize, make: impl Fn() -> T) -> Self {
+        Self { first: make(), others: (1..threads.min(MOST)).map(|_| make()).collect() }
     }
 
-    /// The first of these values, with room for so many threads.
-    #[must_use]
-    pub fn resized(self, shards: usize) -> Self {
-        Self::new(self.first, shards)
-    }
-
-    /// How many there can be.
+    /// How many there are.
     pub fn shards(&self) -> usize {
         1 + self.others.len()
     }
 
     /// The value of this thread.
-    pub fn here(&self, make: impl FnOnce() -> T) -> &T {
+    pub fn here(&self) -> &T {
         if self.others.is_empty() {
             return &self.first;
         }
         let other = (thread() % self.shards()).checked_sub(1).and_then(|index| self.others.get(index));
-        other.map_or(&self.first, |other| other.get_or_init(make))
+        other.unwrap_or(&self.first)
     }
 
     /// All there are.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        std::iter::once(&self.first).chain(self.others.iter().filter_map(OnceLock::get))
+        std::iter::once(&self.first).chain(&self.others)
     }
 }
 
@@ -70,14 +66,14 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_its_value_and_all_are_found() {
-        let sharded = Sharded::new(AtomicUsize::new(0), 3);
-        assert_eq!((sharded.shards(), sharded.iter().count()), (3, 1));
+        let sharded = Sharded::new(3, AtomicUsize::default);
+        assert_eq!((sharded.shards(), sharded.iter().count()), (3, 3));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let here = sharded.here(AtomicUsize::default);
+                    let here = sharded.here();
                     for _ in 0..100 {
-                        assert!(std::ptr::eq(here, sharded.here(AtomicUsize::default)));
+                        assert!(std::ptr::eq(here, sharded.here()));
                         here.fetch_add(1, Relaxed);
                     }
                 });
@@ -87,10 +83,10 @@ mod tests {
     }
 
     #[test]
-    fn one_is_everybodys() {
-        let sharded = Sharded::new(7, 1);
-        assert_eq!(thread::scope(|scope| scope.spawn(|| *sharded.here(|| 8)).join().unwrap()), 7);
-        assert_eq!(sharded.here(|| 9), &7);
-        assert_eq!(Sharded::new(7, 0).shards(), 1);
+    fn one_is_everybodys_and_there_are_not_too_many() {
+        let one = Sharded::new(1, || 7);
+        assert_eq!(thread::scope(|scope| scope.spawn(|| *one.here()).join().unwrap()), 7);
+        assert_eq!(Sharded::new(0, || 7).shards(), 1);
+        assert_eq!(Sharded::new(1000, || 7).shards(), MOST);
     }
 }

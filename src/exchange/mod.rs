@@ -118,8 +118,11 @@ impl Exchange {
         if let Some(cache) = self.cache {
             headers.append(http::HeaderName::from_static("cache-status"), cache.value());
         }
+        // Taken even where it is not given: it is a slice of all that was read with the request, and would keep it as long
+        // as the answer streams.
+        let asked_id = self.asked_id.take();
         if let Entry::Vacant(vacant) = headers.entry(X_REQUEST_ID) {
-            vacant.insert(self.asked_id.take().unwrap_or_else(request_id));
+            vacant.insert(asked_id.unwrap_or_else(request_id));
         }
         self.status = status;
         self.head = Some(timing);
@@ -188,4 +191,27 @@ pub fn request_id() -> HeaderValue {
         rest >>= 4;
     }
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_with_the_request_is_let_go_with_the_head() {
+        let mut exchange = Exchange::begin();
+        // As hyper gives it: a slice of all that was read.
+        let read = Bytes::from(vec![b'a'; 256 << 10]);
+        let (value, rest) = (read.slice(..8), read.slice(8..));
+        drop(read);
+        exchange.asked_id = Some(HeaderValue::from_maybe_shared(value).unwrap());
+        assert!(!rest.is_unique(), "nothing is told by this test");
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("of-upstream"));
+        exchange.seal(200, &mut headers);
+        assert_eq!(headers[X_REQUEST_ID], "of-upstream");
+        assert!(rest.is_unique());
+    }
 }

@@ -172,7 +172,7 @@ impl Metrics {
         let no_labels: [&str; 0] = [];
         families.build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
         Ok(Self {
-            shards: Sharded::new(Shard::build(&labels)?, 1),
+            shards: Sharded::new(1, || Shard::new(&labels)),
             labels,
             cache_entries: families.cache_entries.get_metric_with_label_values(&no_labels)?,
             cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
@@ -185,7 +185,7 @@ impl Metrics {
     /// A shard of all numbers for each of so many threads. To be said before anything is counted.
     #[must_use]
     pub fn sharded(self, threads: usize) -> Self {
-        Self { shards: self.shards.resized(threads), ..self }
+        Self { shards: Sharded::new(threads, || Shard::new(&self.labels)), ..self }
     }
 
     /// How many threads count apart.
@@ -194,7 +194,7 @@ impl Metrics {
     }
 
     fn here(&self) -> &Shard {
-        self.shards.here(|| Shard::new(&self.labels))
+        self.shards.here()
     }
 
     /// The numbers of a route and an operation, by their places in the lists given to [`Metrics::new`], to count in

@@ -350,15 +350,6 @@ fn count(shard: &Shard, number: u64) {
     in_flight.series().observe(&nth(number));
 }
 
-/// With all of its shards made, as by threads that have counted.
-fn sharded(shards: usize) -> Metrics {
-    let metrics = metrics().sharded(shards);
-    while metrics.shards.iter().count() < shards {
-        std::thread::scope(|scope| _ = scope.spawn(|| _ = metrics.here()));
-    }
-    metrics
-}
-
 #[test]
 fn shards_are_told_as_one() {
     const EACH: u64 = 500;
@@ -367,7 +358,7 @@ fn shards_are_told_as_one() {
     let one = metrics();
     (0..8 * EACH).for_each(|number| count(one.here(), number));
     for shards in [2, 3, 8] {
-        let apart = sharded(shards);
+        let apart = metrics().sharded(shards);
         assert_eq!(apart.gather(gauges), metrics().gather(gauges));
         std::thread::scope(|scope| {
             let all: Vec<_> = apart.shards.iter().collect();
@@ -384,7 +375,7 @@ fn shards_are_told_as_one() {
 
 #[test]
 fn what_moves_to_another_thread_leaves_where_it_entered() {
-    let metrics = sharded(2);
+    let metrics = metrics().sharded(2);
     let in_flight = || {
         let text = metrics.gather(Gauges::default());
         samples(&text)[r#"pillion_in_flight{operation="chat",route="openai"}"#] as i64

@@ -62,7 +62,7 @@ impl Buffers {
         Arc::new_cyclic(|buffers| Self {
             limit,
             taken: AtomicU64::new(0),
-            shards: Sharded::new(Shard::new(buffers.clone()), shards),
+            shards: Sharded::new(shards, || Shard::new(buffers.clone())),
         })
     }
 
@@ -73,7 +73,7 @@ impl Buffers {
     }
 
     fn reserve(self: &Arc<Self>) -> Reservation {
-        let shard = self.shards.here(|| Shard::new(Arc::downgrade(self)));
+        let shard = self.shards.here();
         Reservation { shard: Arc::clone(shard), bytes: 0 }
     }
 

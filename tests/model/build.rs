@@ -22,7 +22,10 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "bump_only_after",
         file: "fence",
-        replace: &[("            fence.generation.store(self.fresh(), SeqCst);\n", "")],
+        replace: &[(
+            "            fence.in_flight.fetch_add(1, SeqCst);\n            fence.generation.store(self.fresh(), SeqCst);\n",
+            "            fence.in_flight.fetch_add(1, SeqCst);\n",
+        )],
     },
     Mistake {
         name: "settle_judged_on_arrival",

@@ -222,7 +222,8 @@ class Lab:
             among = f", {entries:,} entries" if entries else ""
             self.results.add(name, measure + among, peer.name, turn[measure])
         self.results.add(name, ERRORS, peer.name, sum(turn[ERRORS] for turn in turns))
-        self.results.most("memory", "MiB loaded, most", peer.name, peer.server.memory())
+        if not entries:
+            self.results.most("memory", "MiB loaded, most", peer.name, peer.server.memory())
 
     def _turn(self, name: str, peer: Peer, seconds: int, entries: int = 0) -> dict[str, float]:
         load = LOADS[name]
