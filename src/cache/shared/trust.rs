@@ -61,7 +61,7 @@ impl Trust {
     /// A search has come: keeps the lease from being given up.
     pub fn touch(&self, now: Instant) {
         let (now, used) = (self.nanos(now), self.used.load(Relaxed));
-        if now.saturating_sub(used) >= GRAIN.as_nanos() as u64 {
+        if used == 0 || now.saturating_sub(used) >= GRAIN.as_nanos() as u64 {
             self.used.store(now, Relaxed);
             self.woken.notify_one();
         }
@@ -143,7 +143,7 @@ mod tests {
     async fn it_is_idle_a_minute_after_the_last_search() {
         let trust = Trust::new([1; 16]);
         assert!(trust.is_idle(Instant::now()), "no search has ever come");
-        advance(10 * MS + GRAIN).await;
+        advance(10 * MS).await;
         trust.touch(Instant::now());
         assert!(!trust.is_idle(Instant::now()));
         advance(IDLE).await;
