@@ -33,7 +33,7 @@ use hyper_util::rt::TokioIo;
 use pillion::cache::fence::Fences;
 use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
-use pillion::cache::store::Store;
+use pillion::cache::store::{Store, Under};
 use pillion::cache::{Policy, StoreIf};
 use pillion::metrics::Metrics;
 use pillion::plan::Operation;
@@ -224,7 +224,7 @@ fn filled_proxy(upstream: SocketAddr) -> Arc<Proxy> {
     let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY).sharded(2);
     let (tls, _) = Tls::new(None).unwrap();
     let budgets = Budgets { cache: 64 << 20, buffers: 64 << 20 };
-    let proxy = Arc::new(Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics)).unwrap());
+    let proxy = Arc::new(Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics), None).unwrap());
     let mut asking = Asking::new(&proxy);
     for each in 0..SEARCHES {
         asking.ask(each);
@@ -391,7 +391,7 @@ impl Keying {
         let fences = Arc::new(Fences::new([3; 16]));
         let scope = fences.scope("x.upstash.io:443", [Some("news")]);
         let stamp = fences.stamp(&scope);
-        let store = Store::new(4 << 30, fences);
+        let store = Store::new(4 << 30, fences, None);
         let (mut body, content) = (search().into_bytes(), Bytes::from(vec![b'x'; SMALL_ANSWER]));
         let keys: Vec<Key> = (0..entries)
             .map(|each| {
@@ -400,7 +400,8 @@ impl Keying {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 headers.insert(SERVER, HeaderValue::from_static("bench"));
                 let key = self.key(&body);
-                assert!(store.put(key, stamp, self.policy.lifetime(key), headers, &content));
+                let under = Under { own: stamp, mirror: None };
+                assert!(store.put(key, under, self.policy.lifetime(key), headers, &content).is_some());
                 key
             })
             .collect();

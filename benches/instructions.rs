@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, request};
 use pillion::cache::embeddings::{Answer, Batch, Element, merge};
-use pillion::cache::fence::{Fences, Stamp};
+use pillion::cache::fence::Fences;
 use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
-use pillion::cache::store::{Lifetime, Store};
+use pillion::cache::store::{Lifetime, Store, Under};
 use pillion::cache::{Policy as CachePolicy, StoreIf};
 use pillion::exchange::{Exchange, Timing};
 use pillion::metrics::{Metrics, Observation, Usage};
@@ -117,7 +117,7 @@ fn proxy() -> Proxy {
     let metrics = Arc::new(Metrics::new(&names, &operations, &proxy::VOCABULARY));
     let (tls, _) = Tls::new(None).unwrap();
     let served = [(0..plans.len()).collect()];
-    Proxy::new(plans, &served, Budgets { cache: 64 << 20, buffers: 64 << 20 }, &tls, metrics).unwrap()
+    Proxy::new(plans, &served, Budgets { cache: 64 << 20, buffers: 64 << 20 }, &tls, metrics, None).unwrap()
 }
 
 fn head(path: &str) -> request::Parts {
@@ -251,9 +251,10 @@ fn filled(key: Key) -> Store {
     let fences = Arc::new(Fences::new([3; 16]));
     let scope = fences.scope("x.upstash.io:443", [Some("news")]);
     let stamp = fences.stamp(&scope);
-    let store = Store::new(64 << 20, fences);
+    let store = Store::new(64 << 20, fences, None);
     let headers = request_headers();
-    assert!(store.put(key, stamp, cache_policy().lifetime(key), headers, &Bytes::from(vec![b'x'; 8192])));
+    let (under, content) = (Under { own: stamp, mirror: None }, Bytes::from(vec![b'x'; 8192]));
+    assert!(store.put(key, under, cache_policy().lifetime(key), headers, &content).is_some());
     store
 }
 
@@ -327,16 +328,16 @@ fn embeddings_keys() -> Piece {
 /// A batch of a hundred of which all are known, from its content to that of the answer.
 fn embeddings_hit() -> Piece {
     let make = keying_batch();
-    let store = Store::new(64 << 20, Arc::new(Fences::new([3; 16])));
+    let store = Store::new(64 << 20, Arc::new(Fences::new([3; 16])), None);
     let content = vectors(100);
     let answer = Answer::read(&content, 100).unwrap();
     for (key, element) in make().into_iter().zip(&answer.elements) {
         let kept = Bytes::from(element.keep());
         let lifetime = Lifetime { fresh: Duration::from_secs(300), stale: Duration::ZERO };
-        assert!(store.put(key, Stamp::unfenced(), lifetime, HeaderMap::new(), &kept));
+        assert!(store.put(key, Under::unfenced(), lifetime, HeaderMap::new(), &kept).is_some());
     }
     Box::new(move || {
-        let hits: Vec<_> = make().into_iter().map(|key| store.get(key).unwrap()).collect();
+        let hits: Vec<_> = make().into_iter().map(|key| store.get_unfenced(key).unwrap()).collect();
         let elements: Vec<_> = hits.iter().map(|hit| Element::kept(&hit.stored.content).unwrap()).collect();
         black_box(merge(None, &elements).unwrap());
     })

@@ -12,10 +12,12 @@ use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
+use crate::cache::shared::{self, Shared};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
-use crate::plan::{Address, Operation};
+use crate::plan::{Action, Address, Operation};
 use crate::proxy::{Budgets, Downstream, Proxy, VOCABULARY};
+use crate::redis;
 use crate::server::admin::Admin;
 use crate::server::drain::{Drain, Signals};
 use crate::server::listener::{Bound, Handler};
@@ -99,8 +101,10 @@ impl App {
         let (listeners, served) = bind_data(&config)?;
         let admin = bind(&config.admin.listen)?;
         let budgets = Budgets { cache: config.memory.cache, buffers: config.memory.buffers };
-        let proxy = Proxy::new(config.routes.clone(), &served, budgets, &tls, Arc::clone(&metrics))
-            .map_err(|e| StartError::Other(format!("no randomness from the system: {e}")))?;
+        let randomness = |e| StartError::Other(format!("no randomness from the system: {e}"));
+        let shared = shared(&config, &tls).map_err(randomness)?;
+        let proxy = Proxy::new(config.routes.clone(), &served, budgets, &tls, Arc::clone(&metrics), shared)
+            .map_err(randomness)?;
         let drain = Drain::new(proxy.tasks().clone(), config.drain);
         Ok(Self { config, proxy: Arc::new(proxy), metrics, drain, data: listeners, admin })
     }
@@ -124,6 +128,7 @@ impl App {
     /// the error names it.
     async fn serve(self) -> Result<(), String> {
         let Self { config, proxy, metrics, drain, data, admin } = self;
+        let _sharing = Sharing::start(&proxy);
         let mut accepting = JoinSet::new();
         for DataListener { bound, index, .. } in data {
             let name = bound.address().to_string();
@@ -152,6 +157,51 @@ impl App {
         // All data listeners are closed; the admin one answers on while requests in flight end.
         let _admin = admin;
         std::future::pending().await
+    }
+}
+
+/// The tier that instances share, if there is one and a route that stores.
+fn shared(config: &Config, tls: &Tls) -> Result<Option<Arc<Shared>>, getrandom::Error> {
+    let rules = || config.routes.iter().flat_map(|plan| &plan.rules);
+    let longest_ttl = rules().filter_map(|rule| match &rule.action {
+        Action::Cache(policy) => Some(policy.ttl),
+        Action::Embeddings(_) | Action::Invalidate(_) | Action::Pass => None,
+    });
+    let (Some(redis), Some(longest_ttl)) = (&config.redis, longest_ttl.max()) else { return Ok(None) };
+    let unmatched = config.routes.iter().map(|plan| &plan.unmatched_unsafe);
+    let longest_write = rules().chain(unmatched).filter_map(|rule| match &rule.action {
+        Action::Invalidate(settle) => Some(rule.timeouts.total + settle.longest().max(rule.timeouts.total)),
+        Action::Cache(_) | Action::Embeddings(_) | Action::Pass => None,
+    });
+    let policy = shared::Policy {
+        address: redis.address.clone(),
+        timeout: redis.timeout,
+        prefix: redis.prefix.clone(),
+        secret: redis.secret.as_ref().map(|secret| secret.expose().to_owned()),
+        longest_ttl,
+        longest_write: longest_write.max().unwrap_or_default(),
+    };
+    Shared::new(policy, redis::Tls(tls.of_another_protocol())).map(Some)
+}
+
+/// The tasks of the shared tier, as long as this lives.
+struct Sharing(Option<Arc<Shared>>);
+
+impl Sharing {
+    fn start(proxy: &Proxy) -> Self {
+        let shared = proxy.shared().cloned();
+        if let Some(shared) = &shared {
+            shared.start();
+        }
+        Self(shared)
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            shared.stop();
+        }
     }
 }
 

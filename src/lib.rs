@@ -24,6 +24,7 @@ pub mod upstream;
 pub mod window;
 
 pub mod body;
+pub mod redis;
 
 pub mod error;
 pub mod json;

@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Rows that later versions fill.
-const RESERVED: &[&str] = &["history", "redis"];
+const RESERVED: &[&str] = &["history"];
 
 /// Crates that few may name, and who may.
 const CRATES: &[(&str, &[&str])] = &[

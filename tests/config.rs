@@ -423,5 +423,38 @@ fn what_is_in_force_shows_no_secret() {
     assert!(shown.contains("redis://***@cache:6379"), "{shown}");
     serde_yaml::from_str::<serde_yaml::Value>(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
     assert!(shown.contains("token: '***'"), "{shown}");
-    assert!(config.notes[0].contains("does not use it yet"), "{:?}", config.notes);
+}
+
+#[test]
+fn redis_as_written_and_as_meant() {
+    let with = |redis: &str, env: &[(&str, &str)]| parse(&vector("", &format!("redis: {{{redis}}}")), env);
+    let plain = with("url: 'redis://h'", &[]).unwrap().redis.unwrap();
+    assert_eq!((plain.timeout, plain.prefix.as_str()), (Duration::from_millis(10), "pillion:"));
+    assert!(plain.secret.is_none());
+    assert!(
+        with("url: '${REDIS_URL:-}', secret: x", &[]).unwrap().redis.is_none(),
+        "nothing without an address"
+    );
+    let upstash =
+        [("UPSTASH_REDIS_REST_URL", "https://eu1-x.upstash.io"), ("UPSTASH_REDIS_REST_TOKEN", "canary")];
+    let config = with("url: upstash, secret: canary, prefix: 'a:'", &upstash).unwrap();
+    let redis = config.redis.as_ref().unwrap();
+    assert_eq!(redis.address.to_string(), "rediss://eu1-x.upstash.io:6379");
+    assert_eq!((redis.timeout, redis.prefix.as_str()), (Duration::from_millis(100), "a:"));
+    assert!(!config::effective(&config).contains("canary") && !format!("{config:?}").contains("canary"));
+    assert_eq!(
+        with("url: upstash, timeout: 5ms", &upstash).unwrap().redis.unwrap().timeout,
+        Duration::from_millis(5)
+    );
+    for (wrong, said) in [
+        ("url: upstash", "UPSTASH_REDIS_REST_URL"),
+        ("url: 'http://canary@h'", "redis://127.0.0.1:6379"),
+        ("url: 'redis://h?db=canary'", "no parameters"),
+        ("url: 'redis://h', timeout: 0", "no time"),
+        ("url: 'redis://h', prefix: 'a b'", "prefix"),
+        ("url: 'redis://h', prefix: '{a}'", "prefix"),
+    ] {
+        let problems = with(wrong, &[]).unwrap_err().to_string();
+        assert!(problems.contains(said) && !problems.contains("canary"), "{wrong}: {problems}");
+    }
 }

@@ -38,11 +38,15 @@ const END_OF_NAME: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Fences {
     table: Box<[Fence]>,
-    hasher: SipHasher13,
+    slots: Slots,
     /// Never the same token twice: a counter, scrambled by [`token`].
     next: AtomicU64,
     epoch: Instant,
 }
+
+/// Finds the fences of a scope. Names are hashed with a key, so that nobody can choose collisions.
+#[derive(Clone)]
+pub struct Slots(SipHasher13);
 
 #[derive(Debug, Default)]
 struct Fence {
@@ -68,6 +72,18 @@ pub struct Scope {
 struct Touched {
     slots: [u16; MAX_TOUCHED],
     len: u8,
+}
+
+impl Scope {
+    /// What its reads compare, in an order that is the scope's own.
+    pub(super) fn read(&self) -> impl Iterator<Item = u16> + '_ {
+        self.read.iter()
+    }
+
+    /// What its writes move.
+    pub(super) fn write(&self) -> impl Iterator<Item = u16> + '_ {
+        self.write.iter()
+    }
 }
 
 impl Touched {
@@ -133,6 +149,13 @@ pub struct Settle {
     pub work: Duration,
 }
 
+impl Settle {
+    /// Until nothing at all is left to wait for.
+    pub fn longest(&self) -> Duration {
+        self.lag.max(self.work)
+    }
+}
+
 /// A write under way. Dropping it, on whatever path, ends it: the fences move once more.
 #[derive(Debug)]
 pub struct Write {
@@ -141,18 +164,10 @@ pub struct Write {
     settle: Settle,
 }
 
-impl Fences {
-    /// Fences for every store there can be. Names are hashed with the key given, so that nobody can choose collisions.
-    pub fn new(key: [u8; 16]) -> Self {
-        let (high, low) = key.split_at(8);
-        let seed = high.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
-            ^ low.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-        Self {
-            table: (0..SLOTS).map(|_| Fence::default()).collect(),
-            hasher: SipHasher13::new_with_key(&key),
-            next: AtomicU64::new(seed),
-            epoch: Instant::now(),
-        }
+impl Slots {
+    /// With a key of whoever is to find the same ones.
+    pub fn new(key: &[u8; 16]) -> Self {
+        Self(SipHasher13::new_with_key(key))
     }
 
     /// The fences of a scope of the store at `authority`. A level that is `None` stands for everything below, and
@@ -162,7 +177,7 @@ impl Fences {
     /// without hyphens or in capitals), and a write under one of them must be seen by reads under another. Names that
     /// differ in nothing else drop each other's entries needlessly, and no more.
     pub fn scope<'a>(&self, authority: &str, levels: impl IntoIterator<Item = Option<&'a str>>) -> Scope {
-        let mut hasher = self.hasher;
+        let mut hasher = self.0;
         let mut add = |name: &str| {
             for letter in name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase) {
                 hasher.write_u32(letter.into());
@@ -191,6 +206,32 @@ impl Fences {
         scope.read.push(slot(here, b'a'));
         scope.write.push(slot(here, b'o'));
         scope
+    }
+}
+
+impl std::fmt::Debug for Slots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slots(..)")
+    }
+}
+
+impl Fences {
+    /// Fences for every store there can be. Names are hashed with the key given, so that nobody can choose collisions.
+    pub fn new(key: [u8; 16]) -> Self {
+        let (high, low) = key.split_at(8);
+        let seed = high.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+            ^ low.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        Self {
+            table: (0..SLOTS).map(|_| Fence::default()).collect(),
+            slots: Slots::new(&key),
+            next: AtomicU64::new(seed),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// The fences of a scope of the store at `authority`: see [`Slots::scope`].
+    pub fn scope<'a>(&self, authority: &str, levels: impl IntoIterator<Item = Option<&'a str>>) -> Scope {
+        self.slots.scope(authority, levels)
     }
 
     /// What a read must remember before it is sent. Generations are taken first: a write that ends in between is then
@@ -239,6 +280,20 @@ impl Fences {
             fence.generation.store(self.fresh(), SeqCst);
         }
         Write { fences: Arc::clone(self), touched: scope.write, settle }
+    }
+
+    /// Moves one fence, as a write elsewhere that has been told of would have.
+    pub(super) fn shift(&self, slot: u16) {
+        if let Some(fence) = self.table.get(usize::from(slot)) {
+            fence.generation.store(self.fresh(), SeqCst);
+        }
+    }
+
+    /// Moves every fence: nothing that was stamped before counts any more.
+    pub(super) fn shift_all(&self) {
+        for fence in &self.table {
+            fence.generation.store(self.fresh(), SeqCst);
+        }
     }
 
     fn touched<'a>(&'a self, touched: &'a Touched) -> impl Iterator<Item = &'a Fence> {

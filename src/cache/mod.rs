@@ -11,6 +11,7 @@ pub mod flight;
 pub mod key;
 pub mod memo;
 mod policy;
+pub mod shared;
 pub mod store;
 mod sync;
 pub mod unshared;

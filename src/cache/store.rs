@@ -10,6 +10,7 @@ use quick_cache::sync::Cache;
 
 use super::fence::{Fences, Stamp};
 use super::key::Key;
+use super::shared::trust::Trust;
 use super::sync::Instant;
 
 /// What an entry costs besides its content and headers: key, stamp, times, and the cache's own bookkeeping.
@@ -24,8 +25,10 @@ pub struct Stored {
     pub headers: HeaderMap,
     /// The content, as the upstream sent it.
     pub content: Bytes,
-    stamp: Stamp,
+    under: Under,
     arrived: Instant,
+    /// How old it was then.
+    aged: Duration,
     lifetime: Lifetime,
 }
 
@@ -36,6 +39,22 @@ pub struct Lifetime {
     pub fresh: Duration,
     /// So much longer when the upstream was asked and failed.
     pub stale: Duration,
+}
+
+/// What an answer was fetched under.
+#[derive(Clone, Debug)]
+pub struct Under {
+    /// Of the process's own fences.
+    pub own: Stamp,
+    /// Of the fences that other instances move, where there are others.
+    pub mirror: Option<Box<Stamp>>,
+}
+
+impl Under {
+    /// Of what no write can change.
+    pub fn unfenced() -> Self {
+        Self { own: Stamp::unfenced(), mirror: None }
+    }
 }
 
 /// A stored response that may be used now.
@@ -54,6 +73,8 @@ pub struct Hit {
 pub struct Store {
     entries: Cache<Key, Arc<Stored>, ByBytes>,
     fences: Arc<Fences>,
+    /// Where other instances write, too: what is here counts only under a lease.
+    trust: Option<Arc<Trust>>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,29 +93,43 @@ impl Weighter<Key, Arc<Stored>> for ByBytes {
 
 impl Store {
     /// A store of at most so many bytes.
-    pub fn new(bytes: u64, fences: Arc<Fences>) -> Self {
+    pub fn new(bytes: u64, fences: Arc<Fences>, trust: Option<Arc<Trust>>) -> Self {
         // An estimate only sizes the tables: 8 KiB is a usual search answer.
         let estimate = (bytes / 8192).clamp(16, 1 << 20) as usize;
         let entries = Cache::with_weighter(estimate, bytes, ByBytes);
-        Self { entries, fences }
+        Self { entries, fences, trust }
     }
 
     /// The stored response for this key, if it is fresh and no write has passed it.
     pub fn get(&self, key: Key) -> Option<Hit> {
-        self.usable(key).filter(|hit| !hit.ttl.is_zero())
+        let now = Instant::now();
+        if let Some(trust) = &self.trust {
+            trust.touch(now);
+        }
+        self.usable(key, now).filter(|hit| !hit.ttl.is_zero())
+    }
+
+    /// The same of what no write can change: it needs no lease, and keeps none.
+    pub fn get_unfenced(&self, key: Key) -> Option<Hit> {
+        self.usable(key, Instant::now()).filter(|hit| !hit.ttl.is_zero())
     }
 
     /// The stored response for this key, if it may be used now that the upstream has failed: fresh or not, no write has
     /// passed it.
     pub fn get_stale(&self, key: Key) -> Option<Hit> {
-        self.usable(key)
+        self.usable(key, Instant::now())
     }
 
     /// The stored response, if it is of any use still; else it is removed.
-    fn usable(&self, key: Key) -> Option<Hit> {
+    fn usable(&self, key: Key, now: Instant) -> Option<Hit> {
         let stored = self.entries.get(&key)?;
-        let (age, Lifetime { fresh, stale }) = (stored.arrived.elapsed(), stored.lifetime);
-        if age < fresh.saturating_add(stale) && self.fences.current(&stored.stamp) {
+        // It may be true all the same: who hears of writes again finds that out.
+        if !self.hears_of_writes(&stored.under, now) {
+            return None;
+        }
+        let Lifetime { fresh, stale } = stored.lifetime;
+        let age = stored.aged + now.saturating_duration_since(stored.arrived);
+        if age < fresh.saturating_add(stale) && self.no_write_passed(&stored.under) {
             return Some(Hit { ttl: fresh.saturating_sub(age), stored, age });
         }
         // Not what came in its place meanwhile.
@@ -104,35 +139,70 @@ impl Store {
 
     /// Whether no write has passed this response, wherever it is now.
     pub fn is_current(&self, stored: &Stored) -> bool {
-        self.fences.current(&stored.stamp)
+        self.hears_of_writes(&stored.under, Instant::now()) && self.no_write_passed(&stored.under)
     }
 
-    /// Stores an answer that has just arrived whole, unless a write has passed it. Tells whether it did.
+    /// Whether no write can have passed it unheard.
+    fn hears_of_writes(&self, under: &Under, now: Instant) -> bool {
+        !under.own.is_fenced() || self.trust.as_ref().is_none_or(|trust| trust.holds(now))
+    }
+
+    fn no_write_passed(&self, under: &Under) -> bool {
+        let mirrored = |trust: &Arc<Trust>| under.mirror.as_ref().is_some_and(|stamp| trust.current(stamp));
+        !under.own.is_fenced() || self.fences.current(&under.own) && self.trust.as_ref().is_none_or(mirrored)
+    }
+
+    /// Stores an answer that has just arrived whole, unless a write has passed it. Tells what is stored.
     pub fn put(
         &self,
         key: Key,
-        stamp: Stamp,
+        under: Under,
         lifetime: Lifetime,
         headers: HeaderMap,
         content: &Bytes,
-    ) -> bool {
-        if !self.fences.may_store(&stamp) {
-            return false;
+    ) -> Option<Arc<Stored>> {
+        // A copy, because the content as read may be a small slice of a large buffer that would stay alive with it.
+        let content = || Bytes::copy_from_slice(content);
+        self.insert(key, under, (lifetime, Duration::ZERO), headers, content)
+    }
+
+    /// The same of an answer that has been stored elsewhere, and has this age.
+    pub fn put_aged(
+        &self,
+        key: Key,
+        under: Under,
+        aging: (Lifetime, Duration),
+        headers: HeaderMap,
+        content: Bytes,
+    ) -> Option<Arc<Stored>> {
+        self.insert(key, under, aging, headers, || content)
+    }
+
+    fn insert(
+        &self,
+        key: Key,
+        under: Under,
+        (lifetime, aged): (Lifetime, Duration),
+        headers: HeaderMap,
+        content: impl FnOnce() -> Bytes,
+    ) -> Option<Arc<Stored>> {
+        // Not what others have written meanwhile: a hit asks that, and Redis asks it for itself.
+        if !self.fences.may_store(&under.own) {
+            return None;
         }
         // An answer that was asked for later is newer, whichever arrives first.
-        if self.entries.peek(&key).is_some_and(|known| known.stamp.taken > stamp.taken) {
-            return false;
+        if self.entries.peek(&key).is_some_and(|known| known.under.own.taken > under.own.taken) {
+            return None;
         }
-        // A copy, because the content as read may be a small slice of a large buffer that would stay alive with it.
-        let content = Bytes::copy_from_slice(content);
-        let stored = Stored { headers, content, stamp, arrived: Instant::now(), lifetime };
-        self.entries.insert(key, Arc::new(stored));
-        true
+        let (content, arrived) = (content(), Instant::now());
+        let stored = Arc::new(Stored { headers, content, under, arrived, aged, lifetime });
+        self.entries.insert(key, Arc::clone(&stored));
+        Some(stored)
     }
 
     /// Drops what no write drops.
     pub fn forget_unfenced(&self) {
-        self.entries.retain(|_, stored| stored.stamp.is_fenced());
+        self.entries.retain(|_, stored| stored.under.own.is_fenced());
     }
 
     /// Stored responses, usable or not.

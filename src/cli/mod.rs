@@ -45,6 +45,9 @@ enum Command {
         /// The configuration [default: as for run]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Ask Redis, too, if there is one: prints how long it takes to answer
+        #[arg(long)]
+        probe: bool,
     },
     /// Show before and after on this machine, with nothing else installed
     Demo(demo::Args),
@@ -80,7 +83,7 @@ pub fn main() -> ExitCode {
     let env: Environment = std::env::vars().collect();
     let code = match cli.command {
         Command::Run { config } => run::run(config.as_deref(), &env),
-        Command::Check { config } => check::run(config.as_deref(), &env),
+        Command::Check { config, probe } => check::run(config.as_deref(), probe, &env),
         Command::Demo(args) => told(block_on(2, demo::run(&args))),
         Command::Report(args) => told(block_on(1, report::run(&args))),
         Command::Invalidate(args) => told(block_on(1, invalidate::run(&args))),

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::layers::NO_LIMIT;
-use super::resolve::target::masked;
 use super::units::{Ratio, Size, Time};
 use super::{Config, LogFormat};
 use crate::plan::{Action, Condition, Level, Plan, Rule, Source, StopSdk, Values};
@@ -62,8 +61,10 @@ impl Page {
             self.line(1, "token: '***'");
         }
         self.line(1, &format!("hosts: {}", list(&config.admin.hosts)));
-        if let Some(url) = &config.redis {
-            self.line(0, &format!("redis: {{url: {}}}", text(&masked(url.expose()))));
+        if let Some(redis) = &config.redis {
+            let (url, timeout, prefix) = (text(&redis.shown), time(redis.timeout), text(&redis.prefix));
+            let secret = if redis.secret.is_some() { ", secret: '***'" } else { "" };
+            self.line(0, &format!("redis: {{url: {url}, timeout: {timeout}, prefix: {prefix}{secret}}}"));
         }
         let (cache, buffers) = (Size(config.memory.cache), Size(config.memory.buffers));
         self.line(0, &format!("memory: {{cache: {cache}, buffers: {buffers}}}"));

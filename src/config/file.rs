@@ -22,7 +22,7 @@ pub(super) struct File {
     pub(super) listen: Option<OneOrMany>,
     /// The admin listener: metrics, health and switches, never on a data port.
     pub(super) admin: Option<Admin>,
-    /// Redis, for sharing between processes. This version keeps everything in its own process.
+    /// Redis, for sharing stored responses between processes.
     pub(super) redis: Option<Redis>,
     /// What every route starts from.
     pub(super) defaults: Option<Defaults>,
@@ -82,13 +82,22 @@ pub(super) struct Admin {
     pub(super) hosts: Option<Vec<String>>,
 }
 
-/// Redis, for sharing between processes.
+/// Redis, for sharing stored responses between processes. Never needed to answer.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Redis {
-    /// `redis://`, `rediss://`, or `upstash`. Empty: everything stays in this process.
+    /// `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `upstash`: the native endpoint of
+    /// `UPSTASH_REDIS_REST_URL` and `UPSTASH_REDIS_REST_TOKEN`. Empty: everything stays in this process.
     #[schemars(extend("x-secret" = true))]
     pub(super) url: Option<String>,
+    /// What a search waits for Redis, at most. Built in: 10ms, with `url: upstash` 100ms.
+    pub(super) timeout: Option<Time>,
+    /// Begins the name of every key and channel. Processes share what has the same one.
+    pub(super) prefix: Option<String>,
+    /// Seals what lies in Redis, and names it; long and random, the same for every process that shares. Without it the
+    /// answers of searches lie there in clear.
+    #[schemars(extend("x-secret" = true))]
+    pub(super) secret: Option<String>,
 }
 
 /// What every route starts from. A route may say each of these for itself.

@@ -185,7 +185,7 @@ fn dropped(out: &mut String, plan: &Plan) {
     out.push_str("\n| write | request | drops | settles | at once where |\n|---|---|---|---|---|\n");
     for (rule, settle) in writes {
         let settled_if = rule.settled_if.as_ref().map(|c| code(&said(c))).unwrap_or_default();
-        let settles = span(settle.lag.max(settle.work));
+        let settles = span(settle.longest());
         row(out, &[&rule.name, &code(&takes(rule)), &about(rule, plan), &settles, &settled_if]);
     }
 }

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use self::problem::{Findings, KeyPath};
 use crate::plan::{Address, Plan};
+use crate::redis;
 
 /// The variables of the process, taken once: tests bring their own.
 pub type Environment = BTreeMap<String, String>;
@@ -127,8 +128,8 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// The admin listener.
     pub admin: Admin,
-    /// A Redis to share with other processes. Read, and not used by this version.
-    pub redis: Option<Secret>,
+    /// A Redis to share with other processes.
+    pub redis: Option<Redis>,
     /// In the order written.
     pub routes: Vec<Plan>,
     /// Memory budgets.
@@ -154,6 +155,21 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// Names accepted in `Host` besides addresses and `localhost`.
     pub hosts: Vec<String>,
+}
+
+/// A Redis to share with other processes.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Where it is, and who we are there.
+    pub address: redis::Address,
+    /// The address as it may be shown.
+    pub shown: String,
+    /// What a search waits for it, at most.
+    pub timeout: Duration,
+    /// Begins every key and channel.
+    pub prefix: String,
+    /// Seals what lies there.
+    pub secret: Option<Secret>,
 }
 
 /// Memory budgets in bytes.

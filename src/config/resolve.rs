@@ -2,6 +2,7 @@
 
 mod reach;
 mod reading;
+mod redis;
 mod route;
 mod rule;
 pub(super) mod target;
@@ -47,7 +48,7 @@ pub(super) fn resolve(file: &File, env: &Environment, findings: &mut Findings) -
     route::check_presets(&shared, findings);
     let routes = routes(file, &shared, &mut notes, findings);
     let log = log(file.log.as_ref(), findings);
-    let redis = redis(file, &mut notes, findings);
+    let redis = self::redis::resolve(file, env, findings);
     let tls_ca = tls_ca(file, findings);
     Some(Config {
         source: None,
@@ -245,26 +246,6 @@ fn wrong_directive(directive: &str) -> Option<String> {
         return None;
     }
     Some(nearest(&level, LEVELS).unwrap_or("info").to_owned())
-}
-
-fn redis(file: &File, notes: &mut Vec<String>, findings: &mut Findings) -> Option<Secret> {
-    let url = file.redis.as_ref().and_then(|redis| redis.url.clone())?;
-    let url = url.trim().to_owned();
-    if url.is_empty() {
-        return None;
-    }
-    let known = url == "upstash" || url.starts_with("redis://") || url.starts_with("rediss://");
-    if !known {
-        let at = KeyPath::root().key("redis").key("url");
-        let rule = "the address of a Redis is `redis://` or `rediss://` and a host, or the word `upstash`";
-        findings.add_value(&at, "***", rule, "redis://127.0.0.1:6379");
-        return None;
-    }
-    notes.push(format!(
-        "redis.url is {}: this version keeps everything in this process and does not use it yet",
-        target::masked(&url)
-    ));
-    Some(Secret::new(url))
 }
 
 fn tls_ca(file: &File, findings: &mut Findings) -> Option<PathBuf> {

@@ -11,6 +11,8 @@ pub enum CacheStatus {
     Hit {
         /// Seconds.
         ttl: u64,
+        /// It was found in Redis, not in this process.
+        shared: bool,
     },
     /// Asked upstream because nothing usable was stored.
     Miss {
@@ -113,10 +115,13 @@ impl CacheStatus {
     /// Our member of `Cache-Status`.
     pub fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            CacheStatus::Hit { ttl } => {
+            CacheStatus::Hit { ttl, shared } => {
                 let mut text = Text::default();
                 text.push("pillion; hit; ttl=");
                 text.digits(ttl, 1);
+                if shared {
+                    text.push("; detail=redis");
+                }
                 return text.value().unwrap_or(HeaderValue::from_static("pillion; hit"));
             }
             CacheStatus::Batch { stored, known, of } => {
@@ -166,9 +171,16 @@ mod tests {
 
     #[test]
     fn the_forms_of_rfc_9211() {
-        assert_eq!(CacheStatus::Hit { ttl: 287 }.value(), "pillion; hit; ttl=287");
-        assert_eq!(CacheStatus::Hit { ttl: 0 }.value(), "pillion; hit; ttl=0");
-        assert_eq!(CacheStatus::Hit { ttl: u64::MAX }.value(), "pillion; hit; ttl=18446744073709551615");
+        assert_eq!(CacheStatus::Hit { ttl: 287, shared: false }.value(), "pillion; hit; ttl=287");
+        assert_eq!(CacheStatus::Hit { ttl: 0, shared: false }.value(), "pillion; hit; ttl=0");
+        assert_eq!(
+            CacheStatus::Hit { ttl: u64::MAX, shared: false }.value(),
+            "pillion; hit; ttl=18446744073709551615"
+        );
+        assert_eq!(
+            CacheStatus::Hit { ttl: 287, shared: true }.value(),
+            "pillion; hit; ttl=287; detail=redis"
+        );
         assert_eq!(CacheStatus::Miss { stored: true }.value(), "pillion; fwd=miss; stored");
         let batch = |stored| CacheStatus::Batch { stored, known: 90, of: 100 }.value();
         assert_eq!(batch(true), "pillion; fwd=miss; stored; detail=\"90/100\"");
@@ -191,7 +203,7 @@ mod tests {
     #[test]
     fn the_index_finds_the_word() {
         for status in [
-            CacheStatus::Hit { ttl: 1 },
+            CacheStatus::Hit { ttl: 1, shared: false },
             CacheStatus::Miss { stored: false },
             CacheStatus::Batch { stored: true, known: 1, of: 2 },
             CacheStatus::Collapsed,

@@ -200,6 +200,18 @@ catalogue! {
         "Memory taken by stored responses.";
     buffers_bytes: IntGaugeVec = "pillion_buffers_bytes", Bytes, [],
         "Memory taken by request content that is held for replay.";
+    redis_up: IntGaugeVec = "pillion_redis_up", Count, [],
+        "1 while Redis is in use; 0 while it is not, and without redis.url.";
+    redis_lease: IntGaugeVec = "pillion_redis_lease", Count, [],
+        "1 while this process's own memory may be used although others write to the same stores.";
+    redis_lookups: IntCounterVec = "pillion_redis_lookups_total", Count, ["result"],
+        "Searches not answered from memory, by what Redis said; unavailable: it could not be asked in time.";
+    redis_stores: IntCounterVec = "pillion_redis_stores_total", Count, ["result"],
+        "Answers brought to Redis; refused: a write had passed, dropped: too many were on their way.";
+    redis_messages: IntCounterVec = "pillion_redis_messages_total", Count, [],
+        "Messages heard of writes, those through this process among them.";
+    redis_unpublished: IntCounterVec = "pillion_redis_unpublished_writes_total", Count, [],
+        "Writes forwarded although other processes could not be told of them within a second.";
     build_info: IntGaugeVec = "pillion_build_info", Count, ["version"],
         "Always 1, with the version that runs.";
 }

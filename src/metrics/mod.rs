@@ -9,6 +9,7 @@
 mod catalogue;
 mod histogram;
 mod merge;
+mod redis;
 mod series;
 mod summary;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use prometheus::{IntGauge, Registry, TextEncoder};
 
+use self::redis::Redis;
 use crate::shard::Sharded;
 use catalogue::Families;
 use summary::Recent;
@@ -57,6 +59,25 @@ pub struct Gauges {
     pub cache_bytes: u64,
     /// Memory of request content held for replay, in bytes.
     pub buffers_bytes: u64,
+    /// What is done with Redis.
+    pub redis: RedisFigures,
+}
+
+/// What is done with Redis, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RedisFigures {
+    /// It is in use.
+    pub up: bool,
+    /// The process's own memory may be used.
+    pub lease: bool,
+    /// Searches, in the order of the labels `hit`, `miss`, `unavailable`.
+    pub lookups: [u64; 3],
+    /// Answers, in the order of the labels `stored`, `refused`, `failed`, `dropped`.
+    pub stores: [u64; 4],
+    /// Messages of writes that were heard.
+    pub messages: u64,
+    /// Writes that went on although they could not be told.
+    pub unpublished: u64,
 }
 
 /// All numbers of this process.
@@ -68,6 +89,7 @@ pub struct Metrics {
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
     buffers_bytes: IntGauge,
+    redis: Redis,
 }
 
 /// What there is a series for.
@@ -155,6 +177,7 @@ impl Metrics {
             cache_entries: families.cache_entries.get_metric_with_label_values(&no_labels)?,
             cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
             buffers_bytes: families.buffers_bytes.get_metric_with_label_values(&no_labels)?,
+            redis: Redis::new(&families)?,
             registry,
         })
     }
@@ -187,7 +210,8 @@ impl Metrics {
 
     /// Everything in the Prometheus text format (`text/plain; version=0.0.4`), with what others keep count of.
     pub fn gather(&self, gauges: Gauges) -> String {
-        let Gauges { cache_entries, cache_bytes, buffers_bytes } = gauges;
+        let Gauges { cache_entries, cache_bytes, buffers_bytes, redis } = gauges;
+        self.redis.set(&redis);
         let of_others = [
             (&self.cache_entries, cache_entries),
             (&self.cache_bytes, cache_bytes),

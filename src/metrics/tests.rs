@@ -86,6 +86,12 @@ pillion_tokens_total counter count route,operation,kind
 pillion_cache_entries gauge count 
 pillion_cache_bytes gauge bytes 
 pillion_buffers_bytes gauge bytes 
+pillion_redis_up gauge count 
+pillion_redis_lease gauge count 
+pillion_redis_lookups_total counter count result
+pillion_redis_stores_total counter count result
+pillion_redis_messages_total counter count 
+pillion_redis_unpublished_writes_total counter count 
 pillion_build_info gauge count version
 "
     );
@@ -153,7 +159,12 @@ fn a_request_is_counted_in_its_series() {
         ..Observation::default()
     });
 
-    let text = metrics.gather(Gauges { cache_entries: 3, cache_bytes: 4096, buffers_bytes: 17 });
+    let text = metrics.gather(Gauges {
+        cache_entries: 3,
+        cache_bytes: 4096,
+        buffers_bytes: 17,
+        ..Gauges::default()
+    });
     let samples = samples(&text);
     let chat = r#"operation="chat",route="openai""#;
     let search = r#"operation="search",route="vector""#;
@@ -342,7 +353,8 @@ fn count(shard: &Shard, number: u64) {
 #[test]
 fn shards_are_told_as_one() {
     const EACH: u64 = 500;
-    let gauges = Gauges { cache_entries: 3, cache_bytes: 4096, buffers_bytes: 17 };
+    let gauges =
+        Gauges { cache_entries: 3, cache_bytes: 4096, buffers_bytes: 17, redis: RedisFigures::default() };
     let one = metrics();
     (0..8 * EACH).for_each(|number| count(one.here(), number));
     for shards in [2, 3, 8] {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::content::Held;
-use crate::cache::fence::Write;
+use super::shared::Fenced;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::upstream::ResponseBody;
@@ -30,11 +30,11 @@ struct Passing {
     failed: Option<Error>,
     exchange: Exchange,
     /// Ends the write before the exchange is observed.
-    write: Option<Write>,
+    write: Option<Fenced>,
 }
 
 impl Downstream {
-    pub(super) fn new(content: Held, exchange: Exchange, write: Option<Write>) -> Self {
+    pub(super) fn new(content: Held, exchange: Exchange, write: Option<Fenced>) -> Self {
         let (first, more, rest) = match content {
             Held::Whole(content) => ((!content.is_empty()).then_some(content), Vec::new(), None),
             Held::Streaming { prefix, rest } => (None, prefix, Some(rest)),

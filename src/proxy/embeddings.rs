@@ -20,9 +20,8 @@ use super::search::{Cache, late, whole_answer};
 use super::storing::{NotStored, is_in_full, may_be_kept};
 use crate::cache::Policy;
 use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
-use crate::cache::fence::Stamp;
 use crate::cache::key::{Identity, Key, Names};
-use crate::cache::store::{Hit, Store, Stored};
+use crate::cache::store::{Hit, Store, Stored, Under};
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Compared, Exchange};
 
@@ -127,7 +126,7 @@ impl Batch {
 
     /// What is stored of each input.
     fn look_up(&self, store: &Store) -> Vec<Option<Hit>> {
-        self.keys.iter().map(|key| store.get(*key)).collect()
+        self.keys.iter().map(|key| store.get_unfenced(*key)).collect()
     }
 
     /// All of it is to be asked for.
@@ -225,7 +224,7 @@ impl Embed<'_> {
                 route: Arc::clone(route),
                 policy: policy.clone(),
                 terms: Terms { hold: MAX_ANSWER, ..terms },
-                stamp: Stamp::unfenced(),
+                under: Under::unfenced(),
                 renews: refresh || !policy.shadow,
             };
             fetch.run(outbound.take(), batch, gap)
@@ -275,7 +274,7 @@ fn stored(hits: &[Option<Hit>], exchange: &mut Exchange) -> Option<Answer> {
     let content = merge(None, &elements?)?;
     let ttl = hits.iter().flatten().map(|hit| hit.ttl).min()?;
     let age = hits.iter().flatten().map(|hit| hit.age).max()?;
-    exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs() });
+    exchange.cache = Some(CacheStatus::Hit { ttl: ttl.as_secs(), shared: false });
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
@@ -312,7 +311,7 @@ struct Fetch {
     route: Arc<Route>,
     policy: Policy,
     terms: Terms,
-    stamp: Stamp,
+    under: Under,
     /// What is stored already is replaced.
     renews: bool,
 }
@@ -377,7 +376,7 @@ impl Gap {
     /// Stores the elements of an answer, and makes it the answer to the whole batch. The error says why it is not: it was
     /// left as it came. Inside: why nothing of it, or not all, is stored.
     fn close(&self, fetch: &Fetch, answer: &mut Answer) -> Result<Result<(), NotStored>, NotStored> {
-        let Fetch { cache, policy, stamp, .. } = fetch;
+        let Fetch { cache, policy, under, .. } = fetch;
         let content = is_in_full(answer, MAX_ANSWER)?.clone();
         let media = answer.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         if !media.is_some_and(|media| media.starts_with(b"application/json")) {
@@ -387,8 +386,10 @@ impl Gap {
         let kept = may_be_kept(&answer.head.headers, policy).and_then(|()| {
             let each = self.asked.iter().zip(&read.elements);
             let mut stored = Ok(());
-            for (key, element) in each.filter(|(key, _)| fetch.renews || cache.store.get(**key).is_none()) {
-                stored = stored.and(keep(&cache.store, policy, *key, element, *stamp));
+            for (key, element) in
+                each.filter(|(key, _)| fetch.renews || cache.store.get_unfenced(**key).is_none())
+            {
+                stored = stored.and(keep(&cache.store, policy, *key, element, under.clone()));
             }
             stored
         });
@@ -417,13 +418,13 @@ fn keep(
     policy: &Policy,
     key: Key,
     element: &Element<'_>,
-    stamp: Stamp,
+    under: Under,
 ) -> Result<(), NotStored> {
     let content = Bytes::from(element.keep());
     if content.len() > policy.max_entry {
         return Err(NotStored::Incomplete);
     }
     // Where it is refused, the answer to a request that was sent later is there already, which is as good.
-    store.put(key, stamp, policy.lifetime(key), HeaderMap::new(), &content);
+    store.put(key, under, policy.lifetime(key), HeaderMap::new(), &content);
     Ok(())
 }

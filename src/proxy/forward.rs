@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use super::content::{self, Content, Held, Reservation};
 use super::headers;
 use super::route::Route;
+use super::shared::Fenced;
 use crate::body::Outgoing;
-use crate::cache::fence::Write;
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
 use crate::plan::{self, RuleRef, StopSdk};
@@ -62,7 +62,7 @@ pub(super) struct Answer {
     /// Its end can be told from a connection that broke: by length, by chunks, by HTTP/2 frames.
     pub(super) framed: bool,
     /// The write this answers, while its content is still coming.
-    pub(super) write: Option<Write>,
+    pub(super) write: Option<Fenced>,
 }
 
 /// What came of it.

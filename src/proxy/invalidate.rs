@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Proxy;
 use super::route::Route;
@@ -15,21 +16,46 @@ pub struct NoSuchRoute {
     pub known: Vec<String>,
 }
 
+/// What was dropped by command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped<'a> {
+    /// The routes whose upstreams had anything that could be.
+    pub routes: Vec<&'a str>,
+    /// Other instances have been told.
+    told: bool,
+    /// Embeddings were among it.
+    vectors: bool,
+}
+
+impl Dropped<'_> {
+    /// How far it reached.
+    pub fn reached(&self) -> &'static str {
+        match (self.told, self.vectors) {
+            (false, _) => "this instance",
+            (true, false) => "every instance",
+            (true, true) => "every instance, of embeddings this one",
+        }
+    }
+}
+
 impl Proxy {
-    /// Drops what is stored of a route's scope, of a route, or of all. Tells the names of the routes whose upstreams had
-    /// anything that could be dropped. As after a write, nothing is stored until the store has settled: what it was
+    /// Drops what is stored of a route's scope, of a route, or of all; with Redis, in every instance. As after a write, nothing is stored until the store has settled: what it was
     /// told elsewhere a moment ago may not be in its answers yet.
     ///
     /// A scope is its levels joined by `/`, the outermost first, a `/` inside of a name as `%2F`; `*` is everything
     /// below. Embeddings are of no scope: those of all routes go with the first that stores any.
-    pub fn invalidate(&self, route: Option<&str>, scope: Option<&str>) -> Result<Vec<&str>, NoSuchRoute> {
+    pub async fn invalidate(
+        &self,
+        route: Option<&str>,
+        scope: Option<&str>,
+    ) -> Result<Dropped<'_>, NoSuchRoute> {
         let named = |known: &&Arc<Route>| route.is_none_or(|name| known.plan.name == name);
         let mut meant = self.routes.iter().filter(named).peekable();
         if route.is_some() && meant.peek().is_none() {
             let known = self.routes.iter().map(|route| route.plan.name.clone()).collect();
             return Err(NoSuchRoute { known });
         }
-        let mut dropped = Vec::new();
+        let mut dropped = Dropped { routes: Vec::new(), told: self.cache.shared.is_some(), vectors: false };
         for route in meant {
             let vectors = scope.is_none() && embeds(route);
             if !route.plan.fenced && !vectors {
@@ -37,14 +63,15 @@ impl Proxy {
             }
             if vectors {
                 self.cache.store.forget_unfenced();
+                dropped.vectors = true;
             }
             if route.plan.fenced {
                 let levels = scope.filter(|_| !route.plan.flush_whole).map(levels).unwrap_or_default();
-                let scope = self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
-                drop(self.cache.fences.write(&scope, settle(route)));
+                let fences = self.cache.raise(route, &levels, Duration::ZERO, settle(route));
+                dropped.told &= fences.tell().await;
             }
             route.series(Operation::Other).invalidated();
-            dropped.push(route.plan.name.as_str());
+            dropped.routes.push(route.plan.name.as_str());
         }
         Ok(dropped)
     }

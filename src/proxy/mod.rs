@@ -14,31 +14,34 @@ mod embeddings;
 mod forward;
 mod headers;
 mod invalidate;
+mod pass;
 mod pieces;
 mod route;
 mod search;
+mod shared;
 mod storing;
 mod trim;
 mod write;
 
 pub use downstream::Downstream;
-pub use invalidate::NoSuchRoute;
+pub use invalidate::{Dropped, NoSuchRoute};
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 
-use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode, Uri, request};
+use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::fence::{Fences, Scope};
+use crate::cache::fence::Fences;
 use crate::cache::key::Keyring;
+use crate::cache::shared::Shared;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
@@ -49,10 +52,11 @@ use crate::window;
 use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
 use embeddings::{Batch, Embed};
-use forward::{Answer, Forwarded, Outbound, Terms, forward};
+use forward::{Answer, Forwarded, Outbound, Terms};
 use headers::{CacheAsk, Seen};
+use pass::pass;
 use route::{Found, Route, Table};
-use search::{Cache, Fetch, may_look_up};
+use search::{Cache, Fetch, identity, may_look_up};
 use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::{Begun, write};
@@ -112,6 +116,7 @@ impl Proxy {
         budgets: Budgets,
         tls: &Tls,
         metrics: Arc<Metrics>,
+        shared: Option<Arc<Shared>>,
     ) -> Result<Self, getrandom::Error> {
         let keyring = Keyring::random()?;
         let routes: Vec<Arc<Route>> = plans
@@ -125,7 +130,7 @@ impl Proxy {
             .collect();
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
-        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)));
+        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)), shared);
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
         // Never freed, and so without a reference count that the threads of all requests would write to.
         let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
@@ -155,7 +160,13 @@ impl Proxy {
             cache_entries: self.cache.store.entries() as u64,
             cache_bytes: self.cache.store.bytes(),
             buffers_bytes: self.buffers.used(),
+            redis: self.cache.shared.as_ref().map(|shared| shared::figures(shared)).unwrap_or_default(),
         }
+    }
+
+    /// What instances share, if they do.
+    pub fn shared(&self) -> Option<&Arc<Shared>> {
+        self.cache.shared.as_ref()
     }
 
     /// Answers one request that came in on a listener. Dropped when the client leaves: then the upstream is cancelled,
@@ -286,28 +297,23 @@ impl Proxy {
         let forwarded = match (&rule.action, look_up) {
             (_, Some((policy, key))) => {
                 let terms = Terms { hold: policy.max_entry, ..terms };
-                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let watch = policy.shadow && !refresh;
-                let fetch = Fetch {
-                    route,
-                    key,
-                    scope,
-                    sees_all: settled(&outbound),
-                    shared: !refresh && !asks.no_retry && !policy.shadow,
-                    stale_if_error: !refresh && !policy.shadow && !policy.stale_if_error.is_zero(),
-                    terms,
-                };
+                let levels = levels(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let scope = self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
+                let request = identity(&outbound, raw_path, uri.query());
+                let name = self.cache.name(route, policy, &request, &levels);
+                let sees_all = settled(&outbound);
+                let fetch = Fetch { route, policy, key, scope, sees_all, name, refresh, terms };
                 // Boxed, as the write is: a request that passes through must not carry their size.
-                if watch {
+                if policy.shadow && !refresh {
                     Box::pin(shadow(fetch, &self.cache, outbound, exchange)).await
                 } else {
                     Box::pin(fetch.search(&self.cache, outbound, exchange)).await
                 }
             }
             (Action::Invalidate(settle), None) if fenced => {
-                let scope = self.scope(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let waits = settled(&outbound);
-                let begun = Begun { fences: self.cache.fences.write(&scope, *settle), waits };
+                let levels = levels(route, rule, &outbound, &outbound.facts(&path, uri.query()));
+                let up = self.cache.raise(route, &levels, rule.timeouts.total, *settle);
+                let begun = Begun { fences: up, waits: settled(&outbound) };
                 Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
             }
             _ => {
@@ -347,55 +353,17 @@ impl Proxy {
             asked: None,
         }
     }
-
-    /// The part of a store the request is about. A write whose content is not at hand is about all of it.
-    fn scope(&self, route: &Route, rule: &Rule, outbound: &Outbound, request: &plan::Request<'_>) -> Scope {
-        let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
-        let levels = if unread { Vec::new() } else { route.plan.scope_levels(rule, request) };
-        self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref))
-    }
 }
 
-/// Asks the upstream, and streams its answer. A trimmed conversation that it refuses is sent once more as it was.
-async fn pass(
-    route: &Route,
-    mut outbound: Outbound,
-    original: Option<Bytes>,
-    terms: &Terms,
-    exchange: &mut Exchange,
-) -> Forwarded {
-    let forwarded = forward(route, &mut outbound, terms, &mut exchange.attempts).await;
-    match original.filter(|_| is_refused(&forwarded)) {
-        Some(original) => Box::pin(resend(original, route, outbound, terms, exchange)).await,
-        None => forwarded,
-    }
-}
-
-/// Whether the upstream refuses what was forwarded of a conversation. Too long for the model does not count: the
-/// original is longer still.
-fn is_refused(forwarded: &Forwarded) -> bool {
-    forwarded.result.as_ref().is_ok_and(|answer| {
-        answer.head.status == StatusCode::BAD_REQUEST
-            && !matches!(&answer.content, Held::Whole(content)
-                if memchr::memmem::find(content, b"context_length_exceeded").is_some())
-    })
-}
-
-/// Sends the conversation as it was received, once, because its trimmed form was refused.
-async fn resend(
-    original: Bytes,
-    route: &Route,
-    mut outbound: Outbound,
-    terms: &Terms,
-    exchange: &mut Exchange,
-) -> Forwarded {
-    if let Some(series) = exchange.series() {
-        series.original_resent();
-    }
-    exchange.messages = exchange.messages.map(|messages| messages + exchange.removed);
-    exchange.removed = 0;
-    outbound.content = Some(Content::Whole(original));
-    forward(route, &mut outbound, terms, &mut exchange.attempts).await
+/// The part of a store that a request is about, level by level. A write whose content is not at hand is about all of it.
+fn levels<'a>(
+    route: &'a Route,
+    rule: &'a Rule,
+    outbound: &Outbound,
+    request: &plan::Request<'a>,
+) -> Vec<Option<Cow<'a, str>>> {
+    let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
+    if unread { Vec::new() } else { route.plan.scope_levels(rule, request) }
 }
 
 /// The last step before the answer goes out.

@@ -19,6 +19,8 @@ pub(crate) struct Route {
     pub(crate) upstream: Upstream,
     /// The upstream's name in fences: all routes to one store share its fences.
     pub(crate) store: String,
+    /// The upstream's name in keys.
+    pub(crate) identity: String,
     /// The names of requests, by rule; of rules that store only.
     names: Vec<Option<Names>>,
     metrics: Arc<Metrics>,
@@ -37,7 +39,7 @@ impl Route {
             Action::Cache(policy) | Action::Embeddings(policy) => Some(keyring.names(&identity, policy)),
             Action::Invalidate(_) | Action::Pass => None,
         });
-        Self { upstream, store, names: names.collect(), metrics, index, plan }
+        Self { upstream, store, names: names.collect(), identity, metrics, index, plan }
     }
 
     pub(crate) fn rule(&self, rule: RuleRef) -> &Rule {

@@ -13,11 +13,14 @@ use super::embeddings::Landed;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
 use super::route::Route;
+use super::shared::{self, Known};
 use super::storing::{NotStored, is_shareable, store};
-use crate::cache::fence::{Fences, Scope, Stamp};
+use crate::cache::Policy;
+use crate::cache::fence::{Fences, Scope};
 use crate::cache::flight::Flights;
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::memo::Memo;
+use crate::cache::shared::{Name, Shared};
 use crate::cache::store::{Hit, Store, Stored};
 use crate::cache::unshared::Unshared;
 use crate::error::{Error, Kind};
@@ -36,6 +39,8 @@ const AUDITS: usize = 4;
 pub(crate) struct Cache {
     pub(crate) store: Store,
     pub(crate) fences: Arc<Fences>,
+    /// What other instances share; `None` without Redis.
+    pub(crate) shared: Option<Arc<Shared>>,
     flights: Flights<Arc<Fetched>>,
     /// Of embeddings.
     pub(super) batches: Flights<Arc<Landed>>,
@@ -47,12 +52,14 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// A cache of at most so many bytes.
-    pub(crate) fn new(bytes: u64, fences: Arc<Fences>) -> Self {
+    pub(crate) fn new(bytes: u64, fences: Arc<Fences>, shared: Option<Arc<Shared>>) -> Self {
         let memo = bytes / MEMO_SHARE;
-        let store = Store::new(bytes - memo, Arc::clone(&fences));
+        let trust = shared.as_ref().map(|shared| shared.trust());
+        let store = Store::new(bytes - memo, Arc::clone(&fences), trust);
         Self {
             store,
             fences,
+            shared,
             flights: Flights::default(),
             batches: Flights::default(),
             unshared: Unshared::default(),
@@ -90,20 +97,13 @@ impl Cache {
     /// The name of the answer to this request. `path` is the one forwarded behind the upstream's own, byte for byte: what
     /// rules take for one path need not be one to the store.
     pub(super) fn key(&self, names: &Names, outbound: &Outbound, path: &str, query: Option<&str>) -> Key {
-        let identity = Identity {
-            method: &outbound.method,
-            path,
-            query,
-            headers: &outbound.headers,
-            body: outbound.whole().map_or(&[], |content| content),
-        };
-        self.memo.key(names, &identity)
+        self.memo.key(names, &identity(outbound, path, query))
     }
 
     /// The stored answer of that name, if it may be used, and what it was made of.
     pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<(Answer, Arc<Stored>)> {
         let hit = self.store.get(key)?;
-        exchange.cache = Some(CacheStatus::Hit { ttl: hit.ttl.as_secs() });
+        exchange.cache = Some(CacheStatus::Hit { ttl: hit.ttl.as_secs(), shared: false });
         Some((given(&hit), hit.stored))
     }
 
@@ -127,17 +127,24 @@ fn given(Hit { stored, age, .. }: &Hit) -> Answer {
     whole_answer(StatusCode::OK, headers, stored.content.clone())
 }
 
-/// A search that nothing stored answers.
+pub(super) fn identity<'a>(outbound: &'a Outbound, path: &'a str, query: Option<&'a str>) -> Identity<'a> {
+    let Outbound { method, headers, .. } = outbound;
+    let body = outbound.whole().map_or(&[][..], |content| content);
+    Identity { method, path, query, headers, body }
+}
+
+/// A search that nothing in this process answers.
 pub(super) struct Fetch<'a> {
     pub(super) route: &'a Arc<Route>,
+    pub(super) policy: &'a Policy,
     pub(super) key: Key,
     pub(super) scope: Scope,
     /// The request asks for an answer that has every write in it.
     pub(super) sees_all: bool,
-    /// Who asks for something else than what everybody gets flies alone.
-    pub(super) shared: bool,
-    /// What is stored may stand in for a failure.
-    pub(super) stale_if_error: bool,
+    /// Its name among instances; `None` without Redis, or while nothing is known of it.
+    pub(super) name: Option<Name>,
+    /// The answer has to be a new one.
+    pub(super) refresh: bool,
     pub(super) terms: Terms,
 }
 
@@ -149,7 +156,8 @@ impl Fetch<'_> {
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
-        let (key, stale_if_error) = (self.key, self.stale_if_error);
+        let (key, policy) = (self.key, self.policy);
+        let stale_if_error = !self.refresh && !policy.shadow && !policy.stale_if_error.is_zero();
         let forwarded = self.fetch(cache, outbound, exchange).await;
         if stale_if_error && let Some(answer) = cache.instead_of(&forwarded, key, exchange) {
             return Forwarded { result: Ok(answer), stop_sdk: false };
@@ -159,15 +167,24 @@ impl Fetch<'_> {
 
     /// An answer shared with others who ask the same now, or one of its own.
     async fn fetch(self, cache: &Arc<Cache>, outbound: Outbound, exchange: &mut Exchange) -> Forwarded {
-        let Self { route, key, scope, sees_all, shared, terms, .. } = self;
-        let shared = shared && !cache.unshared.contains(key);
+        let Self { route, policy, key, scope, sees_all, name, refresh, terms } = self;
+        let anew = refresh || policy.shadow;
+        // Who asks for something else than what everybody gets flies alone.
+        let shared = !anew && !terms.no_retry && !cache.unshared.contains(key);
         let mut outbound = Some(outbound);
         loop {
+            // Before Redis is asked: a write that passes meanwhile makes what it says unusable here.
             let stamp = cache.fences.stamp_of(&scope, sees_all);
-            let generation = if shared { stamp.generation() } else { fastrand::u64(..) };
+            let under = (key, stamp, policy.stale_if_error);
+            let known = match shared::ask(cache, name.clone(), anew, under, exchange).await {
+                Ok(answer) => return Forwarded { result: Ok(answer), stop_sdk: false },
+                Err(known) => known,
+            };
+            let settled = known.settled();
+            let generation = if shared { known.generation() } else { fastrand::u64(..) };
             let ticket = cache.flights.join(key, generation, || {
                 let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
-                fetch(cache, route, outbound, terms, key, stamp)
+                fetch(cache, route, outbound, terms, key, known)
             });
             let leads = ticket.leads;
             // A leader's deadline is its fetch's own, which ends with more to tell.
@@ -184,7 +201,7 @@ impl Fetch<'_> {
             };
             if leads {
                 exchange.attempts = fetched.attempts;
-                exchange.cache = Some(if stamp.settled() {
+                exchange.cache = Some(if settled {
                     CacheStatus::Miss { stored: fetched.stored }
                 } else {
                     CacheStatus::Bypass(Bypass::Settle)
@@ -260,7 +277,7 @@ async fn fetch(
     outbound: Option<Outbound>,
     terms: Terms,
     key: Key,
-    stamp: Stamp,
+    known: Known,
 ) -> Arc<Fetched> {
     let mut attempts = Attempts::default();
     let Some(mut outbound) = outbound else {
@@ -286,7 +303,12 @@ async fn fetch(
         Action::Embeddings(_) | Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
     };
     let shareable = policy.and_then(|policy| is_shareable(&answer, policy).map(|()| policy));
-    let stored = match shareable.and_then(|policy| store(&cache.store, policy, &answer, key, stamp)) {
+    let stored = shareable.and_then(|policy| {
+        let stored = store(&cache.store, policy, &answer, key, known.under()?)?;
+        known.share(&cache, policy.lifetime(key).fresh, &stored);
+        Ok(())
+    });
+    let stored = match stored {
         Ok(()) => true,
         Err(why) => {
             route.series(route.rule(terms.rule).operation).not_stored(why as usize);

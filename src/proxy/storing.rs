@@ -1,5 +1,7 @@
 //! Whether an answer may be stored, and what of it is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -7,9 +9,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::content::Held;
 use super::forward::Answer;
 use super::headers;
-use crate::cache::fence::Stamp;
 use crate::cache::key::Key;
-use crate::cache::store::Store;
+use crate::cache::store::{Store, Stored, Under};
 use crate::cache::{Policy, StoreIf};
 use crate::json;
 use crate::json::pointer::{self, Found, Pointer, Scalar};
@@ -34,12 +35,14 @@ pub(crate) enum NotStored {
     Content,
     /// A write came between, is under way, or the store still settles.
     Write,
+    /// Redis could not be asked when the search was sent: whether others write is not known.
+    Redis,
 }
 
 impl NotStored {
     /// The labels, in the order of the variants.
-    pub(crate) const WORDS: [&'static str; 7] =
-        ["status", "incomplete", "encoded", "forbidden", "vary", "content", "write"];
+    pub(crate) const WORDS: [&'static str; 8] =
+        ["status", "incomplete", "encoded", "forbidden", "vary", "content", "write", "redis"];
 }
 
 /// Whether an answer may go to anybody but who asked for it: to those who wait for it, and to those who come later.
@@ -76,14 +79,14 @@ pub(super) fn is_in_full(answer: &Answer, max_entry: usize) -> Result<&Bytes, No
     Ok(content)
 }
 
-/// Stores an answer if everything speaks for it.
+/// Stores an answer if everything speaks for it, and tells what is stored.
 pub(super) fn store(
     entries: &Store,
     policy: &Policy,
     answer: &Answer,
     key: Key,
-    stamp: Stamp,
-) -> Result<(), NotStored> {
+    under: Under,
+) -> Result<Arc<Stored>, NotStored> {
     let content = is_in_full(answer, policy.max_entry)?;
     if !looks_like_success(content, &policy.store_if) {
         return Err(NotStored::Content);
@@ -97,7 +100,7 @@ pub(super) fn store(
         .collect();
     // What is said of the exchange comes to each copy: its table must not have to grow for that every time.
     kept.reserve(GIVEN_FIELDS);
-    if entries.put(key, stamp, policy.lifetime(key), kept, content) { Ok(()) } else { Err(NotStored::Write) }
+    entries.put(key, under, policy.lifetime(key), kept, content).ok_or(NotStored::Write)
 }
 
 fn says_no_store(value: &HeaderValue) -> bool {

@@ -16,7 +16,7 @@ async fn a_panic_is_an_answer_and_no_more() {
         panic!("a later defect")
     });
     let error = catch_panic(later).await.unwrap_err();
-    assert_eq!(error.kind.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(error.kind.status(), http::StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!error.detail.contains("later"), "what it said may hold anything: {}", error.detail);
 }
 

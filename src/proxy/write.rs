@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::content::Held;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::route::Route;
-use crate::cache::fence::Write;
+use super::shared::Fenced;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
 
@@ -18,7 +18,7 @@ const WRITE_ANSWER: usize = 1024 * 1024;
 
 /// A write that has begun.
 pub(super) struct Begun {
-    pub(super) fences: Write,
+    pub(super) fences: Fenced,
     /// Its request asks for an answer only once every search sees it.
     pub(super) waits: bool,
 }
@@ -44,6 +44,7 @@ pub(super) async fn write(
     outbound.asked = Some(asked);
     let task = tasks.spawn(async move {
         let mut attempts = Attempts::default();
+        fences.begin().await;
         let mut forwarded = forward(&route, &mut outbound, &terms, &mut attempts).await;
         // A refusal may come from a store that has begun, and stopped waiting. So may one that was attempted again: the
         // first attempt may be applied last.
@@ -56,7 +57,7 @@ pub(super) async fn write(
         }
         match &mut forwarded.result {
             Ok(answer) if matches!(answer.content, Held::Streaming { .. }) => answer.write = Some(fences),
-            _ => drop(fences),
+            _ => fences.end().await,
         }
         (forwarded, attempts)
     });

@@ -69,7 +69,7 @@ impl Admin {
         Self { metrics, proxy, drain, effective, token, hosts, loopback }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
+    async fn answer(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
         let path = request.uri().path();
         let open = matches!(path, "/metrics" | "/livez" | "/readyz");
         if !open && !self.is_known_host(request.headers()) {
@@ -85,7 +85,7 @@ impl Admin {
             return (StatusCode::UNAUTHORIZED, TEXT, hint.into());
         }
         if path == INVALIDATE {
-            return self.change(request);
+            return self.change(request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET here\n".into());
@@ -127,7 +127,7 @@ impl Admin {
     }
 
     /// What changes state wants a method and a header that a page cannot send across sites without being asked first.
-    fn change(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
+    async fn change(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
         if *request.method() != Method::POST {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only POST here\n".into());
         }
@@ -139,10 +139,10 @@ impl Admin {
             Ok(asked) => asked,
             Err(hint) => return bad(hint),
         };
-        match self.proxy.invalidate(asked.route.as_deref(), asked.scope.as_deref()) {
-            Ok(routes) => {
-                let told =
-                    serde_json::json!({"routes": routes, "scope": asked.scope, "reached": "this instance"});
+        match self.proxy.invalidate(asked.route.as_deref(), asked.scope.as_deref()).await {
+            Ok(dropped) => {
+                let (routes, reached) = (&dropped.routes, dropped.reached());
+                let told = serde_json::json!({"routes": routes, "scope": asked.scope, "reached": reached});
                 (StatusCode::OK, JSON, told.to_string())
             }
             Err(NoSuchRoute { known }) => {
@@ -174,7 +174,7 @@ impl Handler for Admin {
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Content> {
         let begun = Instant::now();
-        let (status, media, text) = self.answer(&request);
+        let (status, media, text) = self.answer(&request).await;
         let content = Full::new(Bytes::from(text)).map_err((|never| match never {}) as fn(_) -> Error);
         let mut response = Response::new(content);
         *response.status_mut() = status;

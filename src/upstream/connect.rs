@@ -40,6 +40,13 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
+    /// The same roots for another protocol than HTTP.
+    pub fn of_another_protocol(&self) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols.clear();
+        Arc::new(config)
+    }
+
     /// Loads the roots. The second value names what could not be loaded of the system's: without them an `https`
     /// upstream fails with a certificate error.
     pub fn new(extra_roots: Option<&Path>) -> Result<(Self, Vec<String>), String> {

@@ -232,3 +232,39 @@ async fn where_the_configuration_is_looked_for() {
     let mut pillion = Running::spawn(&folder, &["run", "--config", given.to_str().unwrap()], &env);
     pillion.line("given.yaml)").await;
 }
+
+#[tokio::test]
+async fn a_probe_says_how_long_redis_takes_or_why_it_does_not_answer() {
+    let folder = Folder::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Says `OK` to all it is asked: enough to be timed.
+    let answering = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        while let Ok(1..) = stream.read(&mut buffer).await {
+            stream.write_all(b"+OK\r\n").await.unwrap();
+        }
+    });
+    let with = |redis: &str| {
+        let yaml =
+            "version: 1\nroutes: [{name: v, path: /, upstream: 'https://h', preset: upstash-vector}]\n";
+        folder.write("probe.yaml", &format!("{yaml}{redis}\n"))
+    };
+    let file = with(&format!("redis: {{url: 'redis://:canary@{address}', timeout: 900ms}}"));
+    let arguments = ["check", "--config", file.to_str().unwrap(), "--probe"];
+    let output = run(&folder, &arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(&format!("# Probe: redis://{address} answers in ")));
+    assert!(!text(&output.stdout).contains("canary"));
+    // Nobody accepts there any more.
+    answering.await.unwrap();
+    let output = run(&folder, &arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot connect") && !text(&output.stderr).contains("canary"));
+    with("");
+    let output = run(&folder, &arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("nothing to ask"), "{}", text(&output.stdout));
+}

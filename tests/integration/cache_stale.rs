@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::{Answer, Client, Pillion, Seen, Step, Upstream};
 
-const NAMESPACES: usize = 3;
+pub(crate) const NAMESPACES: usize = 3;
 const CLIENTS: u64 = 8;
 const OPERATIONS: usize = 200;
 
 /// A store whose every namespace has a version that writes move on.
 #[derive(Default)]
-struct Origin([AtomicU64; NAMESPACES]);
+pub(crate) struct Origin([AtomicU64; NAMESPACES]);
 
 impl Origin {
-    fn answer(self: &Arc<Self>, seen: &Seen, dice: &mut fastrand::Rng) -> Answer {
+    pub(crate) fn answer(self: &Arc<Self>, seen: &Seen, dice: &mut fastrand::Rng) -> Answer {
         let namespace: usize = seen.target.rsplit('/').next().unwrap().parse().unwrap();
         let (origin, fails) = (Arc::clone(self), dice.u8(..20) == 0);
         let act = move |write: bool| {

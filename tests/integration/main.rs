@@ -35,6 +35,14 @@ mod cache_settle;
 #[cfg(test)]
 mod cache_shadow;
 #[cfg(test)]
+mod cache_shared;
+#[cfg(test)]
+mod cache_shared_faults;
+#[cfg(test)]
+mod cache_shared_race;
+#[cfg(test)]
+mod cache_shared_tls;
+#[cfg(test)]
 mod cache_stale;
 #[cfg(test)]
 mod cache_storing;

@@ -22,7 +22,10 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "bump_only_after",
         file: "fence",
-        replace: &[("            fence.generation.store(self.fresh(), SeqCst);\n", "")],
+        replace: &[(
+            "            fence.in_flight.fetch_add(1, SeqCst);\n            fence.generation.store(self.fresh(), SeqCst);\n",
+            "            fence.in_flight.fetch_add(1, SeqCst);\n",
+        )],
     },
     Mistake {
         name: "settle_judged_on_arrival",
@@ -52,7 +55,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "compare_forgotten_on_hits",
         file: "store",
-        replace: &[(" && self.fences.current(&stored.stamp) {", " {")],
+        replace: &[("self.fences.current(&under.own) && ", "")],
     },
 ];
 

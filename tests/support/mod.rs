@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod fair;
 pub(crate) mod metrics;
 pub(crate) mod pillion;
+pub(crate) mod redis;
 pub(crate) mod secure;
 pub(crate) mod upstream;
 

@@ -24,6 +24,10 @@ pub mod clock {
         pub fn elapsed(&self) -> Duration {
             NOW.get() - self.0
         }
+
+        pub fn saturating_duration_since(&self, other: Self) -> Duration {
+            self.0.saturating_sub(other.0)
+        }
     }
 
     pub fn reset() {
@@ -51,6 +55,25 @@ macro_rules! model {
                     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
                     pub struct Key(pub usize);
                 }
+                mod shared {
+                    pub(super) mod trust {
+                        /// Of instances that share; there is one.
+                        #[derive(Debug)]
+                        pub enum Trust {}
+
+                        impl Trust {
+                            pub fn touch(&self, _: crate::clock::Instant) {}
+
+                            pub fn holds(&self, _: crate::clock::Instant) -> bool {
+                                true
+                            }
+
+                            pub fn current(&self, _: &super::super::fence::Stamp) -> bool {
+                                true
+                            }
+                        }
+                    }
+                }
                 mod sync {
                     pub(super) use shuttle::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -59,7 +82,7 @@ macro_rules! model {
             }
             use cache::fence::{Fences, Scope, Settle};
             use cache::key::Key;
-            use cache::store::{Hit, Lifetime, Store};
+            use cache::store::{Hit, Lifetime, Store, Under};
 
             include!("scenario.rs");
         }

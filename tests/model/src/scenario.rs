@@ -75,7 +75,7 @@ impl World {
         crate::clock::reset();
         let fences = Arc::new(Fences::new([7; 16]));
         Arc::new(Self {
-            store: Store::new(1 << 20, Arc::clone(&fences)),
+            store: Store::new(1 << 20, Arc::clone(&fences), None),
             fences,
             flights: Mutex::default(),
             namespaces: Default::default(),
@@ -136,7 +136,8 @@ impl World {
         let version = self.namespaces[namespace].version.load(SeqCst);
         on_the_way();
         let content = bytes::Bytes::copy_from_slice(&version.to_le_bytes());
-        if self.store.put(key, stamp, LIFETIME, http::HeaderMap::new(), &content) {
+        let under = Under { own: stamp, mirror: None };
+        if self.store.put(key, under, LIFETIME, http::HeaderMap::new(), &content).is_some() {
             self.seen.stored.fetch_add(1, SeqCst);
         }
         if shared {
