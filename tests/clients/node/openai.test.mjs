@@ -95,7 +95,7 @@ for (const encoding of [undefined, "base64", "float"]) {
 
     assert.equal(first.status, 'pillion; fwd=miss; stored; detail="0/90"');
     assert.equal(merged.status, 'pillion; fwd=miss; stored; detail="90/100"');
-    assert.match(again.status, /^pillion; hit; ttl=86/);
+    assert.match(again.status, /^pillion; hit; ttl=8[2-6]\d{3}$/);
     const asked = (await standIn.calls("/v1/embeddings")).map((call) => JSON.parse(call.body).input);
     assert.deepEqual(asked, [known, fresh]);
     const whole = await direct.embeddings.create({ model: "embedding", input: texts, ...format });
