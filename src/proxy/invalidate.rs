@@ -39,8 +39,9 @@ impl Dropped<'_> {
 }
 
 impl Proxy {
-    /// Drops what is stored of a route's scope, of a route, or of all; with Redis, in every instance. As after a write, nothing is stored until the store has settled: what it was
-    /// told elsewhere a moment ago may not be in its answers yet.
+    /// Drops what is stored of a route's scope, of a route, or of all; with Redis, in every instance. As after a write,
+    /// nothing is stored until the store has settled: what it was told elsewhere a moment ago may not be in its answers
+    /// yet.
     ///
     /// A scope is its levels joined by `/`, the outermost first, a `/` inside of a name as `%2F`; `*` is everything
     /// below. Embeddings are of no scope: those of all routes go with the first that stores any.

@@ -11,6 +11,7 @@ mod compare;
 mod content;
 mod downstream;
 mod embeddings;
+mod failure;
 mod forward;
 mod headers;
 mod invalidate;
@@ -27,11 +28,9 @@ pub use downstream::Downstream;
 pub use invalidate::{Dropped, NoSuchRoute};
 
 use std::borrow::Cow;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, Uri, request};
@@ -52,7 +51,8 @@ use crate::window;
 use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
 use embeddings::{Batch, Embed};
-use forward::{Answer, Forwarded, Outbound, Terms};
+use failure::{catch_panic, error_answer};
+use forward::{Forwarded, Outbound, Terms};
 use headers::{CacheAsk, Seen};
 use pass::pass;
 use route::{Found, Route, Table};
@@ -65,8 +65,6 @@ use write::{Begun, write};
 const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
 /// Tells the official SDKs whether to retry.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-/// The failure of ours that a response stands for (RFC 9209).
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The words of every closed label set.
 pub const VOCABULARY: Vocabulary = Vocabulary {
@@ -385,38 +383,3 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
     }
     forwarded
 }
-
-/// A failure of ours as an answer in the route's dialect.
-fn error_answer(error: &Error, dialect: Dialect, request_id: &HeaderValue) -> Answer {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.status = error.kind.status();
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(dialect.content_type()));
-    let quoted: String =
-        error.detail.chars().filter(|c| (' '..='~').contains(c) && *c != '"' && *c != '\\').collect();
-    let status = format!("pillion; error={}; details=\"{quoted}\"", error.kind.word());
-    if let Ok(value) = HeaderValue::try_from(status) {
-        head.headers.insert(PROXY_STATUS, value);
-    }
-    let content = dialect.render(error, request_id.to_str().unwrap_or("-"));
-    Answer { head, content: Held::Whole(content), framed: true, write: None }
-}
-
-/// Unwinds no further than here: one request's defect is not another's. The panic hook has logged it.
-async fn catch_panic<F>(mut responding: Pin<&mut F>) -> Result<Forwarded, Error>
-where
-    F: Future<Output = Result<Forwarded, Error>>,
-{
-    let caught = std::future::poll_fn(|cx| {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| responding.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(outcome)) => Poll::Ready(outcome),
-            Err(_) => {
-                Poll::Ready(Err(Error::new(Kind::Internal, "a defect of Pillion's own; its log has it")))
-            }
-        }
-    });
-    caught.await
-}
-
-#[cfg(test)]
-mod tests;
