@@ -19,8 +19,9 @@ use tokio::time::timeout_at;
 
 use self::fetch::Fetch;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
-use super::route::Route;
-use super::search::{Cache, late, whole_answer};
+use super::headers::{CacheAsk, Seen};
+use super::route::{Found, Route};
+use super::search::{Cache, late, may_look_up, whole_answer};
 use super::storing::is_in_full;
 use crate::cache::Policy;
 use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
@@ -28,9 +29,10 @@ use crate::cache::key::{Identity, Key, Names};
 use crate::cache::store::{Hit, Store, Stored, Under};
 use crate::error::{Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
+use crate::plan::Action;
 
 /// A request that was understood: its inputs, and their keys.
-pub(super) struct Batch {
+struct Batch {
     content: Bytes,
     inputs: Inputs,
     /// Of each input, in order.
@@ -41,12 +43,12 @@ pub(super) struct Batch {
 
 /// A batch on a route that stores what comes back.
 pub(super) struct Embed<'a> {
-    pub(super) route: &'a Arc<Route>,
-    pub(super) policy: &'a Policy,
-    pub(super) batch: Batch,
+    route: &'a Arc<Route>,
+    policy: &'a Policy,
+    batch: Batch,
     /// What is stored is not looked at.
-    pub(super) refresh: bool,
-    pub(super) terms: Terms,
+    refresh: bool,
+    terms: Terms,
 }
 
 /// What is missing of a batch, and where each of its elements comes from.
@@ -66,33 +68,10 @@ enum Source {
 }
 
 impl Batch {
-    /// Takes a request apart; where it is not understood, or vouched for byte by byte (`sealed`), the exchange learns that
-    /// it passes. `path` and `query` as they are forwarded.
-    pub(super) fn read(
-        names: &Names,
-        outbound: &Outbound,
-        (path, query): (&str, Option<&str>),
-        sealed: bool,
-        exchange: &mut Exchange,
-    ) -> Option<Self> {
-        let content = outbound.whole().filter(|_| !sealed);
-        let batch = content.and_then(|content| Self::of(names, outbound, content, path, query));
-        if batch.is_none() {
-            exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
-        }
-        batch
-    }
-
-    fn of(
-        names: &Names,
-        outbound: &Outbound,
-        content: &Bytes,
-        path: &str,
-        query: Option<&str>,
-    ) -> Option<Self> {
-        let Outbound { method, headers, .. } = outbound;
+    fn read(names: &Names, at: &Found<'_>, outbound: &Outbound) -> Option<Self> {
+        let content = outbound.whole()?;
         let embeddings::Batch { members, inputs } = embeddings::Batch::read(content)?;
-        let elements = names.elements(&Identity { method, path, query, headers, body: &[] }, &members)?;
+        let elements = names.elements(&Identity { body: &[], ..at.identity(outbound) }, &members)?;
         let keys: Option<Vec<Key>> =
             inputs.each().iter().map(|place| elements.key(content.get(place.clone())?)).collect();
         let keys = keys?;
@@ -134,7 +113,29 @@ impl Batch {
     }
 }
 
-impl Embed<'_> {
+impl<'a> Embed<'a> {
+    /// `None` where its rule stores no embeddings, or the cache is not asked for it. Where it is not understood, or vouched
+    /// for byte by byte, the exchange learns that it passes.
+    pub(super) fn of(
+        at: &'a Found<'a>,
+        seen: &Seen,
+        outbound: &Outbound,
+        terms: Terms,
+        exchange: &mut Exchange,
+    ) -> Option<Self> {
+        let (route, rule) = (at.route, at.route.rule(terms.rule));
+        let Action::Embeddings(policy) = &rule.action else { return None };
+        let names = route.names(terms.rule)?;
+        if !may_look_up(seen, at, rule, outbound, exchange) {
+            return None;
+        }
+        let batch = Batch::read(names, at, outbound).filter(|_| !seen.sealed);
+        if batch.is_none() {
+            exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
+        }
+        Some(Self { route, policy, batch: batch?, refresh: seen.asks.cache == CacheAsk::Refresh, terms })
+    }
+
     /// The answer to the batch: stored, shared with others who ask the same now, or fetched.
     pub(super) async fn answer(
         self,

@@ -15,7 +15,7 @@ use super::shared::Fenced;
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
-use crate::plan::{self, RuleRef, StopSdk};
+use crate::plan::{RuleRef, StopSdk};
 use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
 use crate::upstream::{Failed, Phase};
 
@@ -109,11 +109,9 @@ impl Outbound {
         }
     }
 
-    /// What of it decides what it means.
-    pub(super) fn facts<'a>(&'a self, path: &'a str, query: Option<&'a str>) -> plan::Request<'a> {
-        let encoded = self.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
-        let content = self.whole().filter(|_| !encoded).map(|content| &**content);
-        plan::Request { path, query, headers: &self.headers, content }
+    /// The content is coded by more than its framing.
+    pub(super) fn is_encoded(&self) -> bool {
+        self.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
     }
 }
 

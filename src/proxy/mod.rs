@@ -27,7 +27,6 @@ mod write;
 pub use downstream::Downstream;
 pub use invalidate::{Dropped, NoSuchRoute};
 
-use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -44,19 +43,18 @@ use crate::cache::shared::Shared;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
-use crate::plan::{self, Action, Plan, Rule};
+use crate::plan::{Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
-use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
-use embeddings::{Batch, Embed};
+use embeddings::Embed;
 use failure::{catch_panic, error_answer};
 use forward::{Forwarded, Outbound, Terms};
-use headers::{CacheAsk, Seen};
+use headers::Seen;
 use pass::pass;
-use route::{Found, Route, Table};
-use search::{Cache, Fetch, identity, may_look_up};
+use route::{Route, Table};
+use search::{Cache, Search};
 use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::{Begun, write};
@@ -225,10 +223,11 @@ impl Proxy {
         seen.admit(&head.method, head.version)?;
         let table = self.tables.get(listener).ok_or_else(|| Error::new(Kind::NoRoute, "no such listener"))?;
         let uri = std::mem::take(&mut head.uri);
-        let Found { route, path, raw_path } = table.find(&uri)?;
+        let at = table.find(&uri)?;
+        let route = at.route;
         *dialect = route.plan.dialect;
 
-        let found = route.plan.find_rule(&head.method, &path, uri.query());
+        let found = route.plan.find_rule(&head.method, &at.path, at.query);
         let rule = route.rule(found);
         exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
@@ -240,86 +239,37 @@ impl Proxy {
             series.body_streamed();
         }
         let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
-        let terms = Terms {
-            rule: found,
-            class,
-            deadline,
-            no_retry: asks.no_retry,
-            client_retries: asks.client_retries,
-            hold: 0,
-        };
+        let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
+        let terms = Terms { rule: found, class, deadline, no_retry, client_retries, hold: 0 };
         let mut outbound = self.outbound(route, head, &seen, rule, content);
-        // Nothing is ever stored of an upstream without fences.
-        let fenced = route.plan.fenced;
-        // Of what cannot be read, no write is thought to be visible.
-        let settled = |outbound: &Outbound| {
-            let condition = rule.settled_if.as_ref();
-            condition.is_some_and(|c| c.holds(&outbound.facts(&path, uri.query()), false))
-        };
-        let look_up = match (&rule.action, route.names(found)) {
-            (Action::Cache(policy), Some(names))
-                if fenced && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange) =>
-            {
-                Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
-            }
-            _ => None,
-        };
-        let refresh = asks.cache == CacheAsk::Refresh;
-        if let Action::Embeddings(policy) = &rule.action
-            && let Some(names) = route.names(found)
-            && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange)
-            && let Some(batch) = Batch::read(names, &outbound, (raw_path, uri.query()), seen.sealed, exchange)
-        {
-            outbound.uri = route.upstream_uri(raw_path, uri.query())?;
-            outbound.reservation = reservation;
-            let embed = Embed { route, policy, batch, refresh, terms };
-            let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
-            return Ok(finish(forwarded, rule, exchange));
-        }
-        if let Some((policy, key)) = &look_up
-            && !refresh
-            && !policy.shadow
-            && let Some((answer, stored)) = self.cache.stored(*key, exchange)
-        {
-            if policy.audit > 0.0 && fastrand::f64() < policy.audit {
-                outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+
+        let search = Search::of(&at, &self.cache, &seen, &outbound, terms, exchange);
+        let stored = search.as_ref().and_then(|search| search.stored(&self.cache, exchange));
+        if let (Some(search), Some((answer, stored))) = (&search, stored) {
+            if search.is_audited() {
+                outbound.uri = at.upstream_uri()?;
                 outbound.reservation = reservation;
-                let terms = Terms { hold: policy.max_entry, ..terms };
-                audit(&self.cache, route, outbound, terms, stored);
+                search.audit(&self.cache, outbound, stored);
             }
             return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
         }
 
-        outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+        outbound.uri = at.upstream_uri()?;
         outbound.reservation = reservation;
-        let forwarded = match (&rule.action, look_up) {
-            (_, Some((policy, key))) => {
-                let terms = Terms { hold: policy.max_entry, ..terms };
-                let levels = levels(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let scope = self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
-                let request = identity(&outbound, raw_path, uri.query());
-                let name = self.cache.name(route, policy, &request, &levels);
-                let sees_all = settled(&outbound);
-                let fetch = Fetch { route, policy, key, scope, sees_all, name, refresh, terms };
-                // Boxed, as the write is: a request that passes through must not carry their size.
-                if policy.shadow && !refresh {
-                    Box::pin(shadow(fetch, &self.cache, outbound, exchange)).await
-                } else {
-                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
-                }
+        // Boxed: a request that passes through must not carry the size of the others.
+        let forwarded = if let Some(search) = search {
+            Box::pin(search.fetch(&self.cache, outbound, exchange)).await
+        } else if let Some(embed) = Embed::of(&at, &seen, &outbound, terms, exchange) {
+            Box::pin(embed.answer(&self.cache, outbound, exchange)).await
+        } else if let (Action::Invalidate(settle), true) = (&rule.action, route.plan.fenced) {
+            let fences = self.cache.raise(route, &at.levels(rule, &outbound), rule.timeouts.total, *settle);
+            let begun = Begun { fences, waits: at.is_settled(rule, &outbound) };
+            Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
+        } else {
+            if route.plan.fenced {
+                exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
             }
-            (Action::Invalidate(settle), None) if fenced => {
-                let levels = levels(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let up = self.cache.raise(route, &levels, rule.timeouts.total, *settle);
-                let begun = Begun { fences: up, waits: settled(&outbound) };
-                Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
-            }
-            _ => {
-                if fenced {
-                    exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
-                }
-                pass(route, outbound, original, &terms, exchange).await
-            }
+            pass(route, outbound, original, &terms, exchange).await
         };
         Ok(finish(forwarded, rule, exchange))
     }
@@ -351,17 +301,6 @@ impl Proxy {
             asked: None,
         }
     }
-}
-
-/// The part of a store that a request is about, level by level. A write whose content is not at hand is about all of it.
-fn levels<'a>(
-    route: &'a Route,
-    rule: &'a Rule,
-    outbound: &Outbound,
-    request: &plan::Request<'a>,
-) -> Vec<Option<Cow<'a, str>>> {
-    let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
-    if unread { Vec::new() } else { route.plan.scope_levels(rule, request) }
 }
 
 /// The last step before the answer goes out.
