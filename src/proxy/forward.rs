@@ -135,6 +135,7 @@ pub(super) async fn forward(
         let waited = begun.elapsed();
         attempts.count += 1;
         attempts.upstream += waited;
+        attempts.unfinished |= is_unfinished(&outcome);
         series.attempt(waited);
         let Some((failure, error_head)) = judge(&outcome, &plan.billing_codes) else {
             let stop_sdk = stops_sdk(plan.stop_sdk, GiveUp::NotRetryable, &outcome);
@@ -175,6 +176,18 @@ pub(super) async fn forward(
                 return Forwarded { result: outcome.map_err(|failed| failed.error), stop_sdk };
             }
         }
+    }
+}
+
+/// Whether the upstream may have got the request, and still be at work on it. 202 says so (RFC 9110 section 15.3.3); 408,
+/// 499 and 5xx may be said by whoever stands before it and has stopped waiting.
+fn is_unfinished(outcome: &Result<Answer, Failed>) -> bool {
+    match outcome {
+        Ok(answer) => {
+            let status = answer.head.status;
+            matches!(status.as_u16(), 202 | 408 | 499) || status.is_server_error()
+        }
+        Err(failed) => failed.phase != Phase::NeverSent,
     }
 }
 

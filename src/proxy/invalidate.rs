@@ -68,7 +68,8 @@ impl Proxy {
             }
             if route.plan.fenced {
                 let levels = scope.filter(|_| !route.plan.flush_whole).map(levels).unwrap_or_default();
-                let fences = self.cache.raise(route, &levels, Duration::ZERO, settle(route));
+                let settle = Settle::lagging(route.plan.settle);
+                let fences = self.cache.raise(route, &levels, Duration::ZERO, settle);
                 dropped.told &= fences.tell().await;
             }
             route.series(Operation::Other).invalidated();
@@ -85,16 +86,6 @@ fn levels(scope: &str) -> Vec<Option<Cow<'_, str>>> {
 /// Whether the route stores embeddings.
 fn embeds(route: &Route) -> bool {
     route.plan.rules.iter().any(|rule| matches!(rule.action, Action::Embeddings(_)))
-}
-
-/// The longest that the route's store takes to settle.
-fn settle(route: &Route) -> Settle {
-    let rules = route.plan.rules.iter().chain([&route.plan.unmatched_unsafe]);
-    let settles = rules.filter_map(|rule| match &rule.action {
-        Action::Invalidate(settle) => Some(settle.lag),
-        Action::Cache(_) | Action::Embeddings(_) | Action::Pass => None,
-    });
-    Settle { lag: settles.max().unwrap_or_default(), ..Settle::default() }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::fence::Fences;
+use crate::cache::fence::{Fences, Settle};
 use crate::cache::key::Keyring;
 use crate::cache::shared::Shared;
 use crate::error::{Dialect, Error, Kind};
@@ -126,7 +126,14 @@ impl Proxy {
             .collect();
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
-        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)), shared);
+        let fences = Arc::new(Fences::new(secret));
+        if shared.is_none() {
+            // Nobody knows of the writes of whoever ran here before, and the last may have been a moment ago.
+            for route in routes.iter().filter(|route| route.plan.fenced) {
+                drop(fences.write(&fences.scope(&route.store, []), Settle::lagging(route.plan.settle)));
+            }
+        }
+        let cache = Cache::new(budgets.cache, fences, shared);
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
         // Never freed, and so without a reference count that the threads of all requests would write to.
         let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
