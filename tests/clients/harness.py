@@ -109,6 +109,13 @@ class Pillion:
             lines.put(line)
         lines.put(None)
 
+    def settled(self, search):
+        """Waits until an answer may be stored: right after a start nobody knows when the last write was."""
+        with httpx.Client(trust_env=False, timeout=10) as client:
+            ask = lambda: client.post(f"{self.data}{search}", json={}).headers["cache-status"]
+            eventually(lambda: "settle" not in ask(), "what was written before the start has settled")
+        return self
+
     def __getattr__(self, name):
         if name in ("data", "admin"):
             return self.urls[name]

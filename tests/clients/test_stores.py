@@ -38,10 +38,12 @@ def start(start_pillion):
     """Starts a store and Pillion before it; gives what the store was asked, and where Pillion listens."""
     started = []
 
-    def start(preset, cache="", respond=None, rules=""):
+    def start(preset, cache="", respond=None, rules="", search=None):
         store = stores.Store(respond or getattr(stores, preset)).__enter__()
         started.append(store)
         pillion = start_pillion(CONFIG.format(upstream=store.url, preset=preset, cache=cache) + rules)
+        if search:
+            pillion.settled(f"/store{search}")
         return store.asked, f"{pillion.data}/store"
 
     yield start
@@ -50,7 +52,7 @@ def start(start_pillion):
 
 
 def test_qdrant(start):
-    asked, url = start("qdrant", "aliases: false")
+    asked, url = start("qdrant", "aliases: false, settle: 3s", search="/collections/none/points/query")
     client = QdrantClient(url=url, check_compatibility=False)
     point = models.PointStruct(id=1, vector=VECTOR)
 
@@ -86,7 +88,7 @@ def test_qdrant_names_may_be_aliases(start):
 
 
 def test_elasticsearch(start):
-    asked, url = start("elasticsearch", "aliases: false")
+    asked, url = start("elasticsearch", "aliases: false, settle: 3s", search="/none/_search")
     client = Elasticsearch(url)
 
     def reaches(index):

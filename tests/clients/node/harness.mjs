@@ -111,6 +111,13 @@ routes:
     assert.ok(!log.some((line) => line.includes("panicked")), log.join("\n"));
   });
   const data = await firstLine(child.stderr, (line) => line.match(/listening on (http:\S+?)\/? \(data\)/)?.[1], log);
+  // Right after a start nobody knows when the last write was.
+  await eventually(async () => {
+    const search = { method: "POST", headers: { "content-type": "application/json" }, body: "{}" };
+    const answer = await fetch(`${data}/vector/query-data/nothing-is-there`, search);
+    await answer.arrayBuffer();
+    return !answer.headers.get("cache-status").includes("settle");
+  }, "what was written before the start has settled");
   return { data };
 }
 
