@@ -57,6 +57,9 @@ class Redis:
                 if cursor == "0":
                     return found
 
+    def cpu(self) -> float:
+        return self._server.cpu()
+
     def signal(self, number: signal.Signals) -> None:
         self._server.signal(number)
 
