@@ -221,7 +221,7 @@ fn filled_proxy(upstream: SocketAddr) -> Arc<Proxy> {
         "version: 1\nroutes: [{{name: vector, path: /vector, upstream: \"http://{upstream}\", preset: upstash-vector}}]"
     );
     let plans = pillion::config::parse(&text, None, &[].into()).unwrap().routes;
-    let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY).sharded(2);
+    let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY, 2);
     let (tls, _) = Tls::new(None).unwrap();
     let budgets = Budgets { cache: 64 << 20, buffers: 64 << 20 };
     let proxy = Arc::new(Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics), None).unwrap());

@@ -114,7 +114,7 @@ fn proxy() -> Proxy {
     let plans = config::parse(config::DEFAULT, None, &env).unwrap().routes;
     let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
     let operations = plan::Operation::ALL.map(plan::Operation::word);
-    let metrics = Arc::new(Metrics::new(&names, &operations, &proxy::VOCABULARY));
+    let metrics = Arc::new(Metrics::new(&names, &operations, &proxy::VOCABULARY, 1));
     let (tls, _) = Tls::new(None).unwrap();
     let served = [(0..plans.len()).collect()];
     Proxy::new(plans, &served, Budgets { cache: 64 << 20, buffers: 64 << 20 }, &tls, metrics, None).unwrap()
@@ -402,7 +402,7 @@ fn decide() -> Piece {
 
 fn metrics() -> Metrics {
     let operations = plan::Operation::ALL.map(plan::Operation::word);
-    Metrics::new(&["openai", "vector"], &operations, &proxy::VOCABULARY)
+    Metrics::new(&["openai", "vector"], &operations, &proxy::VOCABULARY, 1)
 }
 
 fn observe() -> Piece {

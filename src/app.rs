@@ -96,8 +96,8 @@ impl App {
             tracing::warn!("trusted roots: {what}");
         }
         let names: Vec<&str> = config.routes.iter().map(|plan| plan.name.as_str()).collect();
-        let metrics = Metrics::new(&names, &Operation::ALL.map(Operation::word), &VOCABULARY);
-        let metrics = Arc::new(metrics.sharded(config.workers));
+        let operations = Operation::ALL.map(Operation::word);
+        let metrics = Arc::new(Metrics::new(&names, &operations, &VOCABULARY, config.workers));
         let (listeners, served) = bind_data(&config)?;
         let admin = bind(&config.admin.listen)?;
         let budgets = Budgets { cache: config.memory.cache, buffers: config.memory.buffers };

@@ -150,6 +150,11 @@ pub struct Settle {
 }
 
 impl Settle {
+    /// Of a store that has done what it acknowledges.
+    pub fn lagging(lag: Duration) -> Self {
+        Self { lag, work: Duration::ZERO }
+    }
+
     /// Until nothing at all is left to wait for.
     pub fn longest(&self) -> Duration {
         self.lag.max(self.work)

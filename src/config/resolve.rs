@@ -166,28 +166,35 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
     };
     let caches = |plan: &Plan| plan.rules.iter().any(|rule| matches!(rule.action, Action::Cache(_)));
     let settle = |plan: &Plan| {
-        let settles = plan.rules.iter().filter_map(|rule| match &rule.action {
-            Action::Invalidate(settle) => Some(settle.lag),
-            _ => None,
-        });
-        settles.max().unwrap_or_default()
+        let rules = plan.rules.iter().chain([&plan.unmatched_unsafe]);
+        rules.filter_map(plan::Rule::settles).max().unwrap_or_default()
     };
     let facts: Vec<_> = plans
         .iter()
         .map(|(rules, plan)| {
             // Whether names may be aliases is all that a plan says of flushing the whole by now.
             let meaning = (plan.preset.clone(), *rules, plan.upstream.base_path.clone(), plan.flush_whole);
-            (authority(plan), caches(plan).then(|| settle(plan)), meaning)
+            (authority(plan), caches(plan), settle(plan), meaning)
         })
         .collect();
-    for ((_, plan), (ours, _, meaning)) in plans.iter_mut().zip(&facts) {
-        let same = || facts.iter().filter(|(theirs, _, _)| theirs == ours);
-        let longest = same().filter_map(|(_, settle, _)| *settle).max();
-        plan.fenced = longest.is_some();
-        plan.flush_whole |= same().any(|(_, _, other)| other != meaning);
+    for ((_, plan), (ours, _, own, meaning)) in plans.iter_mut().zip(&facts) {
+        let same = || facts.iter().filter(|(theirs, ..)| theirs == ours);
+        plan.fenced = same().any(|(_, caches, ..)| *caches);
+        plan.flush_whole |= same().any(|(.., other)| other != meaning);
+        if !plan.fenced {
+            continue;
+        }
+        // How long a store takes is its own: what one route says of it holds for all.
+        let longest = same().map(|(_, _, settle, _)| *settle).max().unwrap_or_default();
+        plan.settle = longest;
+        for rule in plan.rules.iter_mut().chain([&mut plan.unmatched_unsafe]).filter(|_| *own < longest) {
+            if let Action::Invalidate(settle) = &mut rule.action {
+                settle.lag = settle.lag.max(longest);
+            }
+        }
         // A route that knows nothing of the store (preset `http`) may write to it all the same.
-        if let (Some(longest), Action::Pass) = (longest, &plan.unmatched_unsafe.action) {
-            plan.unmatched_unsafe.action = Action::Invalidate(Settle { lag: longest, ..Settle::default() });
+        if let Action::Pass = plan.unmatched_unsafe.action {
+            plan.unmatched_unsafe.action = Action::Invalidate(Settle::lagging(longest));
         }
     }
 }

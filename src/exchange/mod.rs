@@ -56,6 +56,8 @@ pub struct Attempts {
     pub upstream: Duration,
     /// Waiting between attempts.
     pub backoff: Duration,
+    /// The upstream may still be at work on one of them: how it ends is not known.
+    pub unfinished: bool,
 }
 
 impl Attempts {
@@ -66,6 +68,7 @@ impl Attempts {
             count: self.count + more.count,
             upstream: self.upstream + more.upstream,
             backoff: self.backoff + more.backoff,
+            unfinished: self.unfinished || more.unfinished,
         }
     }
 }

@@ -82,7 +82,6 @@ pub struct RedisFigures {
 
 /// All numbers of this process.
 pub struct Metrics {
-    labels: Labels,
     shards: Sharded<Shard>,
     /// Has what there is one of, however many shards there are.
     registry: Registry,
@@ -93,10 +92,10 @@ pub struct Metrics {
 }
 
 /// What there is a series for.
-struct Labels {
-    routes: Vec<String>,
-    operations: Vec<&'static str>,
-    vocabulary: Vocabulary,
+struct Labels<'a> {
+    routes: &'a [&'a str],
+    operations: &'a [&'static str],
+    vocabulary: &'a Vocabulary,
 }
 
 /// Every series once, to count in from one thread.
@@ -114,11 +113,11 @@ impl Shard {
         clippy::expect_used,
         reason = "the catalogue is a constant and label values may be any text: it fails in every test or never"
     )]
-    fn new(labels: &Labels) -> Self {
+    fn new(labels: &Labels<'_>) -> Self {
         Self::build(labels).expect("the catalogue is consistent")
     }
 
-    fn build(labels: &Labels) -> prometheus::Result<Self> {
+    fn build(labels: &Labels<'_>) -> prometheus::Result<Self> {
         let Labels { routes, operations, vocabulary } = labels;
         let registry = Registry::new();
         let families = Families::register(&registry)?;
@@ -128,7 +127,7 @@ impl Shard {
         };
         let series = routes
             .iter()
-            .flat_map(|route| operations.iter().map(move |operation| (route, operation)))
+            .flat_map(|route| operations.iter().map(move |operation| (*route, *operation)))
             .map(|(route, operation)| make(route, operation))
             .collect::<prometheus::Result<_>>()?;
         let no_route = make(NO_ROUTE, NO_ROUTE)?;
@@ -147,45 +146,36 @@ impl Shard {
 }
 
 impl Metrics {
-    /// Makes every series there will be: one for each route and operation, and one for requests without a route.
+    /// Makes every series there will be: one for each route and operation, and one for requests without a route. There
+    /// is a shard of all numbers for each of so many threads.
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,
         reason = "the catalogue is a constant and label values may be any text: it fails in every test or never"
     )]
-    pub fn new(routes: &[&str], operations: &[&'static str], vocabulary: &Vocabulary) -> Self {
-        Self::build(routes, operations, vocabulary).expect("the catalogue is consistent")
-    }
-
-    fn build(
+    pub fn new(
         routes: &[&str],
         operations: &[&'static str],
         vocabulary: &Vocabulary,
-    ) -> prometheus::Result<Self> {
-        let labels = Labels {
-            routes: routes.iter().map(ToString::to_string).collect(),
-            operations: operations.to_vec(),
-            vocabulary: *vocabulary,
-        };
+        threads: usize,
+    ) -> Self {
+        let labels = Labels { routes, operations, vocabulary };
+        Self::build(&labels, threads).expect("the catalogue is consistent")
+    }
+
+    fn build(labels: &Labels<'_>, threads: usize) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
         let no_labels: [&str; 0] = [];
         families.build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
         Ok(Self {
-            shards: Sharded::new(1, || Shard::new(&labels)),
-            labels,
+            shards: Sharded::new(threads, || Shard::new(labels)),
             cache_entries: families.cache_entries.get_metric_with_label_values(&no_labels)?,
             cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
             buffers_bytes: families.buffers_bytes.get_metric_with_label_values(&no_labels)?,
             redis: Redis::new(&families)?,
             registry,
         })
-    }
-
-    /// A shard of all numbers for each of so many threads. To be said before anything is counted.
-    #[must_use]
-    pub fn sharded(self, threads: usize) -> Self {
-        Self { shards: Sharded::new(threads, || Shard::new(&self.labels)), ..self }
     }
 
     /// How many threads count apart.

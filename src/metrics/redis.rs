@@ -1,5 +1,6 @@
 //! What is done with Redis: counted where it is done, and shown here.
 
+use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::RedisFigures;
@@ -8,7 +9,9 @@ use super::catalogue::Families;
 const LOOKUPS: [&str; 3] = ["hit", "miss", "unavailable"];
 const STORES: [&str; 4] = ["stored", "refused", "failed", "dropped"];
 
-pub(super) struct Redis {
+pub(super) struct Redis(Mutex<Series>);
+
+struct Series {
     up: IntGauge,
     lease: IntGauge,
     lookups: Box<[IntCounter]>,
@@ -23,22 +26,25 @@ impl Redis {
         let each = |family: &IntCounterVec, words: &[&str]| -> prometheus::Result<Box<[IntCounter]>> {
             words.iter().map(|word| family.get_metric_with_label_values(&[word])).collect()
         };
-        Ok(Self {
+        Ok(Self(Mutex::new(Series {
             up: families.redis_up.get_metric_with_label_values(&none)?,
             lease: families.redis_lease.get_metric_with_label_values(&none)?,
             lookups: each(&families.redis_lookups, &LOOKUPS)?,
             stores: each(&families.redis_stores, &STORES)?,
             messages: families.redis_messages.get_metric_with_label_values(&none)?,
             unpublished: families.redis_unpublished.get_metric_with_label_values(&none)?,
-        })
+        })))
     }
 
     pub(super) fn set(&self, figures: &RedisFigures) {
         let RedisFigures { up, lease, lookups, stores, messages, unpublished } = figures;
-        self.up.set(i64::from(*up));
-        self.lease.set(i64::from(*lease));
-        let counts = self.lookups.iter().zip(lookups).chain(self.stores.iter().zip(stores));
-        for (counter, count) in counts.chain([(&self.messages, messages), (&self.unpublished, unpublished)]) {
+        // One at a time: a counter can only be told by how much it is behind.
+        let series = self.0.lock();
+        series.up.set(i64::from(*up));
+        series.lease.set(i64::from(*lease));
+        let counts = series.lookups.iter().zip(lookups).chain(series.stores.iter().zip(stores));
+        let single = [(&series.messages, messages), (&series.unpublished, unpublished)];
+        for (counter, count) in counts.chain(single) {
             counter.inc_by(count.saturating_sub(counter.get()));
         }
     }

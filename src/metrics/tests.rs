@@ -24,7 +24,11 @@ const VOCABULARY: Vocabulary = Vocabulary {
 };
 
 fn metrics() -> Metrics {
-    Metrics::new(&["openai", "vector"], &OPERATIONS, &VOCABULARY)
+    sharded(1)
+}
+
+fn sharded(threads: usize) -> Metrics {
+    Metrics::new(&["openai", "vector"], &OPERATIONS, &VOCABULARY, threads)
 }
 
 /// Sample lines, by what is before their value.
@@ -269,7 +273,7 @@ fn traffic_adds_no_series() {
 #[test]
 fn label_values_may_be_any_text() {
     let route = "a \"quoted\\\" route\nof two lines";
-    let metrics = Metrics::new(&[route, route, "none"], &OPERATIONS, &VOCABULARY);
+    let metrics = Metrics::new(&[route, route, "none"], &OPERATIONS, &VOCABULARY, 1);
     metrics.series(0, CHAT).invalidated();
     metrics.series(1, CHAT).invalidated();
     let text = metrics.gather(Gauges::default());
@@ -358,7 +362,7 @@ fn shards_are_told_as_one() {
     let one = metrics();
     (0..8 * EACH).for_each(|number| count(one.here(), number));
     for shards in [2, 3, 8] {
-        let apart = metrics().sharded(shards);
+        let apart = sharded(shards);
         assert_eq!(apart.gather(gauges), metrics().gather(gauges));
         std::thread::scope(|scope| {
             let all: Vec<_> = apart.shards.iter().collect();
@@ -375,7 +379,7 @@ fn shards_are_told_as_one() {
 
 #[test]
 fn what_moves_to_another_thread_leaves_where_it_entered() {
-    let metrics = metrics().sharded(2);
+    let metrics = sharded(2);
     let in_flight = || {
         let text = metrics.gather(Gauges::default());
         samples(&text)[r#"pillion_in_flight{operation="chat",route="openai"}"#] as i64

@@ -61,6 +61,8 @@ pub struct Plan {
     pub bot_env: Vec<String>,
     /// Some route caches answers of this upstream authority, so writes seen here move its fences.
     pub fenced: bool,
+    /// The longest that a write through any route to this upstream authority takes to be seen by every search.
+    pub settle: Duration,
     /// Scopes do not compare, so every write flushes all: routes with other rules share this upstream's store, or its
     /// names may be aliases of each other.
     pub flush_whole: bool,

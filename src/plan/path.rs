@@ -62,22 +62,7 @@ fn is_plain(path: &[u8]) -> bool {
 
 /// All escapes decoded, for names of scopes. Bytes that are no UTF-8 are replaced, which can only make two scopes one.
 pub fn percent_decode(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        match (byte, escape(tail)) {
-            (b'%', Some((decoded, tail))) => {
-                out.push(decoded);
-                rest = tail;
-            }
-            _ => out.push(byte),
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy()
 }
 
 fn escape(after_percent: &[u8]) -> Option<(u8, &[u8])> {

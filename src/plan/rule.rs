@@ -1,5 +1,7 @@
 //! What a path means: the rules that presets are made of.
 
+use std::time::Duration;
+
 use http::Method;
 use regex::Regex;
 
@@ -70,6 +72,16 @@ pub struct Rule {
     pub window: Option<window::Policy>,
     /// Token usage is read from its responses, so they are asked for unencoded.
     pub reads_usage: bool,
+}
+
+impl Rule {
+    /// How long after it the store may still answer with what was before; of a write.
+    pub fn settles(&self) -> Option<Duration> {
+        match &self.action {
+            Action::Invalidate(settle) => Some(settle.lag),
+            Action::Cache(_) | Action::Embeddings(_) | Action::Pass => None,
+        }
+    }
 }
 
 /// Which requests a rule takes.

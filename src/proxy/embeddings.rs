@@ -5,40 +5,34 @@
 //! request untouched; and where an answer to a part of a request cannot be put together with what was known, the whole
 //! request is asked once more, so that the client gets what the upstream says of it.
 
+mod fetch;
+
+pub(super) use fetch::Landed;
+
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::timeout_at;
 
-use super::content::{Content, Held};
+use self::fetch::Fetch;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
-use super::route::Route;
-use super::search::{Cache, late, whole_answer};
-use super::storing::{NotStored, is_in_full, may_be_kept};
+use super::headers::{CacheAsk, Seen};
+use super::route::{Found, Route};
+use super::search::{Cache, late, may_look_up, whole_answer};
+use super::storing::is_in_full;
 use crate::cache::Policy;
 use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
 use crate::cache::key::{Identity, Key, Names};
 use crate::cache::store::{Hit, Store, Stored, Under};
 use crate::error::{Error, Kind};
-use crate::exchange::{Attempts, Bypass, CacheStatus, Compared, Exchange};
-
-/// Fields that speak of the bytes of one content: not true of one that was put together.
-const OF_THE_BYTES: [HeaderName; 8] = [
-    header::ACCEPT_RANGES,
-    header::ETAG,
-    header::LAST_MODIFIED,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("signature"),
-];
+use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
+use crate::plan::Action;
 
 /// A request that was understood: its inputs, and their keys.
-pub(super) struct Batch {
+struct Batch {
     content: Bytes,
     inputs: Inputs,
     /// Of each input, in order.
@@ -49,12 +43,12 @@ pub(super) struct Batch {
 
 /// A batch on a route that stores what comes back.
 pub(super) struct Embed<'a> {
-    pub(super) route: &'a Arc<Route>,
-    pub(super) policy: &'a Policy,
-    pub(super) batch: Batch,
+    route: &'a Arc<Route>,
+    policy: &'a Policy,
+    batch: Batch,
     /// What is stored is not looked at.
-    pub(super) refresh: bool,
-    pub(super) terms: Terms,
+    refresh: bool,
+    terms: Terms,
 }
 
 /// What is missing of a batch, and where each of its elements comes from.
@@ -73,51 +67,11 @@ enum Source {
     Asked(usize),
 }
 
-/// What a fetch brought, for all who wait for the same batch.
-#[derive(Debug)]
-pub(super) struct Landed {
-    attempts: Attempts,
-    stored: bool,
-    stop_sdk: bool,
-    brought: Brought,
-}
-
-#[derive(Debug)]
-enum Brought {
-    Shared(StatusCode, HeaderMap, Bytes),
-    /// Too large to hold, or not to be shared. The others ask for themselves.
-    ForOne(Mutex<Option<Box<Answer>>>),
-    Failed(Error),
-}
-
 impl Batch {
-    /// Takes a request apart; where it is not understood, or vouched for byte by byte (`sealed`), the exchange learns that
-    /// it passes. `path` and `query` as they are forwarded.
-    pub(super) fn read(
-        names: &Names,
-        outbound: &Outbound,
-        (path, query): (&str, Option<&str>),
-        sealed: bool,
-        exchange: &mut Exchange,
-    ) -> Option<Self> {
-        let content = outbound.whole().filter(|_| !sealed);
-        let batch = content.and_then(|content| Self::of(names, outbound, content, path, query));
-        if batch.is_none() {
-            exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
-        }
-        batch
-    }
-
-    fn of(
-        names: &Names,
-        outbound: &Outbound,
-        content: &Bytes,
-        path: &str,
-        query: Option<&str>,
-    ) -> Option<Self> {
-        let Outbound { method, headers, .. } = outbound;
+    fn read(names: &Names, at: &Found<'_>, outbound: &Outbound) -> Option<Self> {
+        let content = outbound.whole()?;
         let embeddings::Batch { members, inputs } = embeddings::Batch::read(content)?;
-        let elements = names.elements(&Identity { method, path, query, headers, body: &[] }, &members)?;
+        let elements = names.elements(&Identity { body: &[], ..at.identity(outbound) }, &members)?;
         let keys: Option<Vec<Key>> =
             inputs.each().iter().map(|place| elements.key(content.get(place.clone())?)).collect();
         let keys = keys?;
@@ -159,7 +113,29 @@ impl Batch {
     }
 }
 
-impl Embed<'_> {
+impl<'a> Embed<'a> {
+    /// `None` where its rule stores no embeddings, or the cache is not asked for it. Where it is not understood, or vouched
+    /// for byte by byte, the exchange learns that it passes.
+    pub(super) fn of(
+        at: &'a Found<'a>,
+        seen: &Seen,
+        outbound: &Outbound,
+        terms: Terms,
+        exchange: &mut Exchange,
+    ) -> Option<Self> {
+        let (route, rule) = (at.route, at.route.rule(terms.rule));
+        let Action::Embeddings(policy) = &rule.action else { return None };
+        let names = route.names(terms.rule)?;
+        if !may_look_up(seen, at, rule, outbound, exchange) {
+            return None;
+        }
+        let batch = Batch::read(names, at, outbound).filter(|_| !seen.sealed);
+        if batch.is_none() {
+            exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
+        }
+        Some(Self { route, policy, batch: batch?, refresh: seen.asks.cache == CacheAsk::Refresh, terms })
+    }
+
     /// The answer to the batch: stored, shared with others who ask the same now, or fetched.
     pub(super) async fn answer(
         self,
@@ -279,152 +255,4 @@ fn stored(hits: &[Option<Hit>], exchange: &mut Exchange) -> Option<Answer> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
     Some(whole_answer(StatusCode::OK, headers, Bytes::from(content)))
-}
-
-impl Landed {
-    /// This request's part of what was brought; `None` if there is none for it.
-    fn take(&self, leads: bool) -> Option<Result<Answer, Error>> {
-        match &self.brought {
-            Brought::Shared(status, headers, content) => {
-                let mut headers = headers.clone();
-                if !leads {
-                    // Said to the one who asked.
-                    headers.remove(header::SET_COOKIE);
-                }
-                Some(Ok(whole_answer(*status, headers, content.clone())))
-            }
-            Brought::ForOne(answer) => answer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take_if(|_| leads)
-                .map(|answer| Ok(*answer)),
-            // A leader's deadline is its own.
-            Brought::Failed(error) if !leads && error.kind == Kind::ResponseTimeout => None,
-            Brought::Failed(error) => Some(Err(error.clone())),
-        }
-    }
-}
-
-/// What a fetch needs, in a task of its own, so that whoever began it may leave.
-struct Fetch {
-    cache: Arc<Cache>,
-    route: Arc<Route>,
-    policy: Policy,
-    terms: Terms,
-    under: Under,
-    /// What is stored already is replaced.
-    renews: bool,
-}
-
-impl Fetch {
-    async fn run(self, outbound: Option<Outbound>, batch: Batch, mut gap: Gap) -> Arc<Landed> {
-        let mut attempts = Attempts::default();
-        let Some(mut outbound) = outbound else {
-            let brought = Brought::Failed(Error::new(Kind::Internal, "the request was lost"));
-            return Arc::new(Landed { attempts, stored: false, stop_sdk: false, brought });
-        };
-        loop {
-            let content = gap.rest.as_ref().unwrap_or(&batch.content);
-            outbound.content = Some(Content::Whole(content.clone()));
-            if gap.rest.is_some() {
-                // That of what was received; hyper writes the right one.
-                outbound.headers.remove(header::CONTENT_LENGTH);
-            }
-            let Forwarded { result, stop_sdk } =
-                forward(&self.route, &mut outbound, &self.terms, &mut attempts).await;
-            let mut answer = match result {
-                Ok(answer) => answer,
-                Err(error) => {
-                    let brought = Brought::Failed(error);
-                    return Arc::new(Landed { attempts, stored: false, stop_sdk, brought });
-                }
-            };
-            let stored = match gap.close(&self, &mut answer) {
-                Ok(closed) => closed.map_err(|why| self.count(why)).is_ok(),
-                Err(why) => {
-                    self.count(why);
-                    // What it says of a part is no answer to the whole, but for what is wrong with the part.
-                    if gap.rest.is_some() && answer.head.status.is_success() {
-                        gap = batch.whole();
-                        continue;
-                    }
-                    false
-                }
-            };
-            return Arc::new(Landed { attempts, stored, stop_sdk, brought: self.shared(answer) });
-        }
-    }
-
-    fn count(&self, why: NotStored) {
-        self.route.series(self.route.rule(self.terms.rule).operation).not_stored(why as usize);
-    }
-
-    /// An answer for all who wait, if it may go to them.
-    fn shared(&self, answer: Answer) -> Brought {
-        match answer {
-            Answer { head, content: Held::Whole(content), .. }
-                if may_be_kept(&head.headers, &self.policy).is_ok() =>
-            {
-                Brought::Shared(head.status, head.headers, content)
-            }
-            answer => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
-        }
-    }
-}
-
-impl Gap {
-    /// Stores the elements of an answer, and makes it the answer to the whole batch. The error says why it is not: it was
-    /// left as it came. Inside: why nothing of it, or not all, is stored.
-    fn close(&self, fetch: &Fetch, answer: &mut Answer) -> Result<Result<(), NotStored>, NotStored> {
-        let Fetch { cache, policy, under, .. } = fetch;
-        let content = is_in_full(answer, MAX_ANSWER)?.clone();
-        let media = answer.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        if !media.is_some_and(|media| media.starts_with(b"application/json")) {
-            return Err(NotStored::Content);
-        }
-        let read = embeddings::Answer::read(&content, self.asked.len()).ok_or(NotStored::Content)?;
-        let kept = may_be_kept(&answer.head.headers, policy).and_then(|()| {
-            let each = self.asked.iter().zip(&read.elements);
-            let mut stored = Ok(());
-            for (key, element) in
-                each.filter(|(key, _)| fetch.renews || cache.store.get_unfenced(**key).is_none())
-            {
-                stored = stored.and(keep(&cache.store, policy, *key, element, under.clone()));
-            }
-            stored
-        });
-        if self.rest.is_some() {
-            let elements: Option<Vec<Element<'_>>> = self
-                .sources
-                .iter()
-                .map(|source| match source {
-                    Source::Known(stored) => Element::kept(&stored.content),
-                    Source::Asked(place) => read.elements.get(*place).copied(),
-                })
-                .collect();
-            let merged = elements.and_then(|elements| merge(Some(&read), &elements));
-            answer.content = Held::Whole(Bytes::from(merged.ok_or(NotStored::Content)?));
-            for name in OF_THE_BYTES {
-                answer.head.headers.remove(name);
-            }
-        }
-        Ok(kept)
-    }
-}
-
-/// Stores one element. Nothing but its lifetime ends it, and no field of the answer is stored with it.
-fn keep(
-    store: &Store,
-    policy: &Policy,
-    key: Key,
-    element: &Element<'_>,
-    under: Under,
-) -> Result<(), NotStored> {
-    let content = Bytes::from(element.keep());
-    if content.len() > policy.max_entry {
-        return Err(NotStored::Incomplete);
-    }
-    // Where it is refused, the answer to a request that was sent later is there already, which is as good.
-    store.put(key, under, policy.lifetime(key), HeaderMap::new(), &content);
-    Ok(())
 }

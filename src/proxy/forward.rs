@@ -15,7 +15,7 @@ use super::shared::Fenced;
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
-use crate::plan::{self, RuleRef, StopSdk};
+use crate::plan::{RuleRef, StopSdk};
 use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
 use crate::upstream::{Failed, Phase};
 
@@ -109,11 +109,9 @@ impl Outbound {
         }
     }
 
-    /// What of it decides what it means.
-    pub(super) fn facts<'a>(&'a self, path: &'a str, query: Option<&'a str>) -> plan::Request<'a> {
-        let encoded = self.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
-        let content = self.whole().filter(|_| !encoded).map(|content| &**content);
-        plan::Request { path, query, headers: &self.headers, content }
+    /// The content is coded by more than its framing.
+    pub(super) fn is_encoded(&self) -> bool {
+        self.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
     }
 }
 
@@ -137,6 +135,7 @@ pub(super) async fn forward(
         let waited = begun.elapsed();
         attempts.count += 1;
         attempts.upstream += waited;
+        attempts.unfinished |= is_unfinished(&outcome);
         series.attempt(waited);
         let Some((failure, error_head)) = judge(&outcome, &plan.billing_codes) else {
             let stop_sdk = stops_sdk(plan.stop_sdk, GiveUp::NotRetryable, &outcome);
@@ -177,6 +176,18 @@ pub(super) async fn forward(
                 return Forwarded { result: outcome.map_err(|failed| failed.error), stop_sdk };
             }
         }
+    }
+}
+
+/// Whether the upstream may have got the request, and still be at work on it. 202 says so (RFC 9110 section 15.3.3); 408,
+/// 499 and 5xx may be said by whoever stands before it and has stopped waiting.
+fn is_unfinished(outcome: &Result<Answer, Failed>) -> bool {
+    match outcome {
+        Ok(answer) => {
+            let status = answer.head.status;
+            matches!(status.as_u16(), 202 | 408 | 499) || status.is_server_error()
+        }
+        Err(failed) => failed.phase != Phase::NeverSent,
     }
 }
 

@@ -39,8 +39,9 @@ impl Dropped<'_> {
 }
 
 impl Proxy {
-    /// Drops what is stored of a route's scope, of a route, or of all; with Redis, in every instance. As after a write, nothing is stored until the store has settled: what it was
-    /// told elsewhere a moment ago may not be in its answers yet.
+    /// Drops what is stored of a route's scope, of a route, or of all; with Redis, in every instance. As after a write,
+    /// nothing is stored until the store has settled: what it was told elsewhere a moment ago may not be in its answers
+    /// yet.
     ///
     /// A scope is its levels joined by `/`, the outermost first, a `/` inside of a name as `%2F`; `*` is everything
     /// below. Embeddings are of no scope: those of all routes go with the first that stores any.
@@ -67,7 +68,8 @@ impl Proxy {
             }
             if route.plan.fenced {
                 let levels = scope.filter(|_| !route.plan.flush_whole).map(levels).unwrap_or_default();
-                let fences = self.cache.raise(route, &levels, Duration::ZERO, settle(route));
+                let settle = Settle::lagging(route.plan.settle);
+                let fences = self.cache.raise(route, &levels, Duration::ZERO, settle);
                 dropped.told &= fences.tell().await;
             }
             route.series(Operation::Other).invalidated();
@@ -84,16 +86,6 @@ fn levels(scope: &str) -> Vec<Option<Cow<'_, str>>> {
 /// Whether the route stores embeddings.
 fn embeds(route: &Route) -> bool {
     route.plan.rules.iter().any(|rule| matches!(rule.action, Action::Embeddings(_)))
-}
-
-/// The longest that the route's store takes to settle.
-fn settle(route: &Route) -> Settle {
-    let rules = route.plan.rules.iter().chain([&route.plan.unmatched_unsafe]);
-    let settles = rules.filter_map(|rule| match &rule.action {
-        Action::Invalidate(settle) => Some(settle.lag),
-        Action::Cache(_) | Action::Embeddings(_) | Action::Pass => None,
-    });
-    Settle { lag: settles.max().unwrap_or_default(), ..Settle::default() }
 }
 
 #[cfg(test)]

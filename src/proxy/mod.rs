@@ -11,6 +11,7 @@ mod compare;
 mod content;
 mod downstream;
 mod embeddings;
+mod failure;
 mod forward;
 mod headers;
 mod invalidate;
@@ -26,12 +27,9 @@ mod write;
 pub use downstream::Downstream;
 pub use invalidate::{Dropped, NoSuchRoute};
 
-use std::borrow::Cow;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, Uri, request};
@@ -39,24 +37,24 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::fence::Fences;
+use crate::cache::fence::{Fences, Settle};
 use crate::cache::key::Keyring;
 use crate::cache::shared::Shared;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
-use crate::plan::{self, Action, Plan, Rule};
+use crate::plan::{Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
-use compare::{audit, shadow};
 use content::{Buffers, Content, Held};
-use embeddings::{Batch, Embed};
-use forward::{Answer, Forwarded, Outbound, Terms};
-use headers::{CacheAsk, Seen};
+use embeddings::Embed;
+use failure::{catch_panic, error_answer};
+use forward::{Forwarded, Outbound, Terms};
+use headers::Seen;
 use pass::pass;
-use route::{Found, Route, Table};
-use search::{Cache, Fetch, identity, may_look_up};
+use route::{Route, Table};
+use search::{Cache, Search};
 use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::{Begun, write};
@@ -65,8 +63,6 @@ use write::{Begun, write};
 const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
 /// Tells the official SDKs whether to retry.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-/// The failure of ours that a response stands for (RFC 9209).
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The words of every closed label set.
 pub const VOCABULARY: Vocabulary = Vocabulary {
@@ -130,7 +126,14 @@ impl Proxy {
             .collect();
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
-        let cache = Cache::new(budgets.cache, Arc::new(Fences::new(secret)), shared);
+        let fences = Arc::new(Fences::new(secret));
+        if shared.is_none() {
+            // Nobody knows of the writes of whoever ran here before, and the last may have been a moment ago.
+            for route in routes.iter().filter(|route| route.plan.fenced) {
+                drop(fences.write(&fences.scope(&route.store, []), Settle::lagging(route.plan.settle)));
+            }
+        }
+        let cache = Cache::new(budgets.cache, fences, shared);
         let pseudonym = format!("pillion-{:012x}", fastrand::u64(..) >> 16);
         // Never freed, and so without a reference count that the threads of all requests would write to.
         let via = HeaderValue::from_static(format!("1.1 {pseudonym}").leak());
@@ -227,10 +230,11 @@ impl Proxy {
         seen.admit(&head.method, head.version)?;
         let table = self.tables.get(listener).ok_or_else(|| Error::new(Kind::NoRoute, "no such listener"))?;
         let uri = std::mem::take(&mut head.uri);
-        let Found { route, path, raw_path } = table.find(&uri)?;
+        let at = table.find(&uri)?;
+        let route = at.route;
         *dialect = route.plan.dialect;
 
-        let found = route.plan.find_rule(&head.method, &path, uri.query());
+        let found = route.plan.find_rule(&head.method, &at.path, at.query);
         let rule = route.rule(found);
         exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
@@ -242,86 +246,37 @@ impl Proxy {
             series.body_streamed();
         }
         let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
-        let terms = Terms {
-            rule: found,
-            class,
-            deadline,
-            no_retry: asks.no_retry,
-            client_retries: asks.client_retries,
-            hold: 0,
-        };
+        let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
+        let terms = Terms { rule: found, class, deadline, no_retry, client_retries, hold: 0 };
         let mut outbound = self.outbound(route, head, &seen, rule, content);
-        // Nothing is ever stored of an upstream without fences.
-        let fenced = route.plan.fenced;
-        // Of what cannot be read, no write is thought to be visible.
-        let settled = |outbound: &Outbound| {
-            let condition = rule.settled_if.as_ref();
-            condition.is_some_and(|c| c.holds(&outbound.facts(&path, uri.query()), false))
-        };
-        let look_up = match (&rule.action, route.names(found)) {
-            (Action::Cache(policy), Some(names))
-                if fenced && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange) =>
-            {
-                Some((policy, self.cache.key(names, &outbound, raw_path, uri.query())))
-            }
-            _ => None,
-        };
-        let refresh = asks.cache == CacheAsk::Refresh;
-        if let Action::Embeddings(policy) = &rule.action
-            && let Some(names) = route.names(found)
-            && may_look_up(&seen, rule, &outbound, (&path, uri.query()), exchange)
-            && let Some(batch) = Batch::read(names, &outbound, (raw_path, uri.query()), seen.sealed, exchange)
-        {
-            outbound.uri = route.upstream_uri(raw_path, uri.query())?;
-            outbound.reservation = reservation;
-            let embed = Embed { route, policy, batch, refresh, terms };
-            let forwarded = Box::pin(embed.answer(&self.cache, outbound, exchange)).await;
-            return Ok(finish(forwarded, rule, exchange));
-        }
-        if let Some((policy, key)) = &look_up
-            && !refresh
-            && !policy.shadow
-            && let Some((answer, stored)) = self.cache.stored(*key, exchange)
-        {
-            if policy.audit > 0.0 && fastrand::f64() < policy.audit {
-                outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+
+        let search = Search::of(&at, &self.cache, &seen, &outbound, terms, exchange);
+        let stored = search.as_ref().and_then(|search| search.stored(&self.cache, exchange));
+        if let (Some(search), Some((answer, stored))) = (&search, stored) {
+            if search.is_audited() {
+                outbound.uri = at.upstream_uri()?;
                 outbound.reservation = reservation;
-                let terms = Terms { hold: policy.max_entry, ..terms };
-                audit(&self.cache, route, outbound, terms, stored);
+                search.audit(&self.cache, outbound, stored);
             }
             return Ok(finish(Forwarded { result: Ok(answer), stop_sdk: false }, rule, exchange));
         }
 
-        outbound.uri = route.upstream_uri(raw_path, uri.query())?;
+        outbound.uri = at.upstream_uri()?;
         outbound.reservation = reservation;
-        let forwarded = match (&rule.action, look_up) {
-            (_, Some((policy, key))) => {
-                let terms = Terms { hold: policy.max_entry, ..terms };
-                let levels = levels(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let scope = self.cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
-                let request = identity(&outbound, raw_path, uri.query());
-                let name = self.cache.name(route, policy, &request, &levels);
-                let sees_all = settled(&outbound);
-                let fetch = Fetch { route, policy, key, scope, sees_all, name, refresh, terms };
-                // Boxed, as the write is: a request that passes through must not carry their size.
-                if policy.shadow && !refresh {
-                    Box::pin(shadow(fetch, &self.cache, outbound, exchange)).await
-                } else {
-                    Box::pin(fetch.search(&self.cache, outbound, exchange)).await
-                }
+        // Boxed: a request that passes through must not carry the size of the others.
+        let forwarded = if let Some(search) = search {
+            Box::pin(search.fetch(&self.cache, outbound, exchange)).await
+        } else if let Some(embed) = Embed::of(&at, &seen, &outbound, terms, exchange) {
+            Box::pin(embed.answer(&self.cache, outbound, exchange)).await
+        } else if let (Action::Invalidate(settle), true) = (&rule.action, route.plan.fenced) {
+            let fences = self.cache.raise(route, &at.levels(rule, &outbound), rule.timeouts.total, *settle);
+            let begun = Begun { fences, waits: at.is_settled(rule, &outbound) };
+            Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
+        } else {
+            if route.plan.fenced {
+                exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
             }
-            (Action::Invalidate(settle), None) if fenced => {
-                let levels = levels(route, rule, &outbound, &outbound.facts(&path, uri.query()));
-                let up = self.cache.raise(route, &levels, rule.timeouts.total, *settle);
-                let begun = Begun { fences: up, waits: settled(&outbound) };
-                Box::pin(write(begun, &self.tasks, route, outbound, terms, exchange)).await
-            }
-            _ => {
-                if fenced {
-                    exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
-                }
-                pass(route, outbound, original, &terms, exchange).await
-            }
+            pass(route, outbound, original, &terms, exchange).await
         };
         Ok(finish(forwarded, rule, exchange))
     }
@@ -355,17 +310,6 @@ impl Proxy {
     }
 }
 
-/// The part of a store that a request is about, level by level. A write whose content is not at hand is about all of it.
-fn levels<'a>(
-    route: &'a Route,
-    rule: &'a Rule,
-    outbound: &Outbound,
-    request: &plan::Request<'a>,
-) -> Vec<Option<Cow<'a, str>>> {
-    let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
-    if unread { Vec::new() } else { route.plan.scope_levels(rule, request) }
-}
-
 /// The last step before the answer goes out.
 fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> Forwarded {
     if let Ok(answer) = &mut forwarded.result {
@@ -385,38 +329,3 @@ fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> For
     }
     forwarded
 }
-
-/// A failure of ours as an answer in the route's dialect.
-fn error_answer(error: &Error, dialect: Dialect, request_id: &HeaderValue) -> Answer {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.status = error.kind.status();
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(dialect.content_type()));
-    let quoted: String =
-        error.detail.chars().filter(|c| (' '..='~').contains(c) && *c != '"' && *c != '\\').collect();
-    let status = format!("pillion; error={}; details=\"{quoted}\"", error.kind.word());
-    if let Ok(value) = HeaderValue::try_from(status) {
-        head.headers.insert(PROXY_STATUS, value);
-    }
-    let content = dialect.render(error, request_id.to_str().unwrap_or("-"));
-    Answer { head, content: Held::Whole(content), framed: true, write: None }
-}
-
-/// Unwinds no further than here: one request's defect is not another's. The panic hook has logged it.
-async fn catch_panic<F>(mut responding: Pin<&mut F>) -> Result<Forwarded, Error>
-where
-    F: Future<Output = Result<Forwarded, Error>>,
-{
-    let caught = std::future::poll_fn(|cx| {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| responding.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(outcome)) => Poll::Ready(outcome),
-            Err(_) => {
-                Poll::Ready(Err(Error::new(Kind::Internal, "a defect of Pillion's own; its log has it")))
-            }
-        }
-    });
-    caught.await
-}
-
-#[cfg(test)]
-mod tests;

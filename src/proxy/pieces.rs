@@ -3,7 +3,8 @@
 
 use http::{HeaderName, HeaderValue, request};
 
-use super::{Error, Found, Kind, Proxy, Seen};
+use super::route::Found;
+use super::{Error, Kind, Proxy, Seen};
 use crate::plan::Operation;
 
 impl Proxy {

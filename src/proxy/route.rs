@@ -6,10 +6,11 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use crate::cache::key::{Keyring, Names};
+use super::forward::Outbound;
+use crate::cache::key::{Identity, Keyring, Names};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, Series};
-use crate::plan::{Action, Operation, Plan, Rule, RuleRef, normalise};
+use crate::plan::{self, Action, Operation, Plan, Rule, RuleRef, normalise};
 use crate::upstream::{Tls, Upstream};
 
 /// A route at work: its plan, its upstream's connections, its numbers.
@@ -58,16 +59,6 @@ impl Route {
     pub(crate) fn series(&self, operation: Operation) -> &Arc<Series> {
         self.metrics.series(self.index, operation as usize)
     }
-
-    /// Where a request goes: the upstream's base path, then what is left of the path, byte for byte.
-    pub(crate) fn upstream_uri(&self, raw_path: &str, query: Option<&str>) -> Result<Uri, Error> {
-        let base = self.plan.upstream.base_path.as_str();
-        let slash = if base.is_empty() && raw_path.is_empty() { "/" } else { "" };
-        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
-        let text = [base, raw_path, slash, mark, query].concat();
-        let malformed = |_| Error::new(Kind::Malformed, "the path cannot be forwarded");
-        PathAndQuery::from_maybe_shared(text).map(Uri::from).map_err(malformed)
-    }
 }
 
 /// What one listener serves: prefixes, the longest first.
@@ -82,6 +73,45 @@ pub(crate) struct Found<'a> {
     pub(crate) path: Cow<'a, str>,
     /// As received, behind the prefix: what is forwarded.
     pub(crate) raw_path: &'a str,
+    /// As received, behind the `?`.
+    pub(crate) query: Option<&'a str>,
+}
+
+impl Found<'_> {
+    /// What of a request here decides what it means.
+    pub(super) fn facts<'a>(&'a self, outbound: &'a Outbound) -> plan::Request<'a> {
+        let content = outbound.whole().filter(|_| !outbound.is_encoded()).map(|content| &**content);
+        plan::Request { path: &self.path, query: self.query, headers: &outbound.headers, content }
+    }
+
+    /// What the name of its answer is made of. The path is the one forwarded behind the upstream's own, byte for byte:
+    /// what rules take for one path need not be one to the store.
+    pub(super) fn identity<'a>(&'a self, outbound: &'a Outbound) -> Identity<'a> {
+        let Outbound { method, headers, .. } = outbound;
+        let body = outbound.whole().map_or(&[][..], |content| content);
+        Identity { method, path: self.raw_path, query: self.query, headers, body }
+    }
+
+    /// The part of a store that it is about, level by level. A write whose content is not at hand is about all of it.
+    pub(super) fn levels<'a>(&'a self, rule: &'a Rule, outbound: &'a Outbound) -> Vec<Option<Cow<'a, str>>> {
+        let unread = matches!(rule.action, Action::Invalidate(_)) && outbound.whole().is_none();
+        if unread { Vec::new() } else { self.route.plan.scope_levels(rule, &self.facts(outbound)) }
+    }
+
+    /// Whether it asks for an answer that has every write in it. Of what cannot be read, no write is thought to be visible.
+    pub(super) fn is_settled(&self, rule: &Rule, outbound: &Outbound) -> bool {
+        rule.settled_if.as_ref().is_some_and(|condition| condition.holds(&self.facts(outbound), false))
+    }
+
+    /// Where it goes: the upstream's base path, then what is left of the path, byte for byte.
+    pub(super) fn upstream_uri(&self) -> Result<Uri, Error> {
+        let base = self.route.plan.upstream.base_path.as_str();
+        let slash = if base.is_empty() && self.raw_path.is_empty() { "/" } else { "" };
+        let (mark, query) = self.query.map_or(("", ""), |query| ("?", query));
+        let text = [base, self.raw_path, slash, mark, query].concat();
+        let malformed = |_| Error::new(Kind::Malformed, "the path cannot be forwarded");
+        PathAndQuery::from_maybe_shared(text).map(Uri::from).map_err(malformed)
+    }
 }
 
 impl Table {
@@ -104,7 +134,12 @@ impl Table {
                     Cow::Borrowed(whole) => Cow::Borrowed(whole.get(prefix.len()..).unwrap_or("/")),
                     Cow::Owned(_) => Cow::Owned(rest.to_owned()),
                 };
-                return Ok(Found { route, path, raw_path: without_segments(raw, prefix) });
+                return Ok(Found {
+                    route,
+                    path,
+                    raw_path: without_segments(raw, prefix),
+                    query: uri.query(),
+                });
             }
         }
         // Helps whoever forgot the prefix in a base URL: the routes' own paths are no secret to their clients.

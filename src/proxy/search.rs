@@ -8,17 +8,18 @@ use http::header::{self, HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::compare::{audit, shadow};
 use super::content::Held;
 use super::embeddings::Landed;
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
-use super::route::Route;
+use super::route::{Found, Route};
 use super::shared::{self, Known};
 use super::storing::{NotStored, is_shareable, store};
 use crate::cache::Policy;
 use crate::cache::fence::{Fences, Scope};
 use crate::cache::flight::Flights;
-use crate::cache::key::{Identity, Key, Names};
+use crate::cache::key::Key;
 use crate::cache::memo::Memo;
 use crate::cache::shared::{Name, Shared};
 use crate::cache::store::{Hit, Store, Stored};
@@ -94,19 +95,6 @@ enum Brought {
 }
 
 impl Cache {
-    /// The name of the answer to this request. `path` is the one forwarded behind the upstream's own, byte for byte: what
-    /// rules take for one path need not be one to the store.
-    pub(super) fn key(&self, names: &Names, outbound: &Outbound, path: &str, query: Option<&str>) -> Key {
-        self.memo.key(names, &identity(outbound, path, query))
-    }
-
-    /// The stored answer of that name, if it may be used, and what it was made of.
-    pub(super) fn stored(&self, key: Key, exchange: &mut Exchange) -> Option<(Answer, Arc<Stored>)> {
-        let hit = self.store.get(key)?;
-        exchange.cache = Some(CacheStatus::Hit { ttl: hit.ttl.as_secs(), shared: false });
-        Some((given(&hit), hit.stored))
-    }
-
     /// The stored answer in place of a failure, if no write has passed it (RFC 5861 section 4).
     fn instead_of(&self, failed: &Forwarded, key: Key, exchange: &mut Exchange) -> Option<Answer> {
         let status = match &failed.result {
@@ -127,24 +115,93 @@ fn given(Hit { stored, age, .. }: &Hit) -> Answer {
     whole_answer(StatusCode::OK, headers, stored.content.clone())
 }
 
-pub(super) fn identity<'a>(outbound: &'a Outbound, path: &'a str, query: Option<&'a str>) -> Identity<'a> {
-    let Outbound { method, headers, .. } = outbound;
-    let body = outbound.whole().map_or(&[][..], |content| content);
-    Identity { method, path, query, headers, body }
+/// A search that a stored response may answer.
+pub(super) struct Search<'a> {
+    at: &'a Found<'a>,
+    policy: &'a Policy,
+    /// The name of its answer.
+    key: Key,
+    /// The answer has to be a new one.
+    refresh: bool,
+    terms: Terms,
+}
+
+impl<'a> Search<'a> {
+    /// `None` where its rule stores nothing, or the cache is not asked for it.
+    pub(super) fn of(
+        at: &'a Found<'a>,
+        cache: &Cache,
+        seen: &Seen,
+        outbound: &Outbound,
+        terms: Terms,
+        exchange: &mut Exchange,
+    ) -> Option<Self> {
+        let rule = at.route.rule(terms.rule);
+        let Action::Cache(policy) = &rule.action else { return None };
+        // Nothing is ever stored of an upstream without fences.
+        let names = at.route.names(terms.rule).filter(|_| at.route.plan.fenced)?;
+        if !may_look_up(seen, at, rule, outbound, exchange) {
+            return None;
+        }
+        let key = cache.memo.key(names, &at.identity(outbound));
+        let terms = Terms { hold: policy.max_entry, ..terms };
+        Some(Self { at, policy, key, refresh: seen.asks.cache == CacheAsk::Refresh, terms })
+    }
+
+    /// The stored answer, if it may be used.
+    pub(super) fn stored(&self, cache: &Cache, exchange: &mut Exchange) -> Option<(Answer, Arc<Stored>)> {
+        if self.refresh || self.policy.shadow {
+            return None;
+        }
+        let hit = cache.store.get(self.key)?;
+        exchange.cache = Some(CacheStatus::Hit { ttl: hit.ttl.as_secs(), shared: false });
+        Some((given(&hit), hit.stored))
+    }
+
+    /// Every now and then a hit is held against what the upstream answers now.
+    pub(super) fn is_audited(&self) -> bool {
+        self.policy.audit > 0.0 && fastrand::f64() < self.policy.audit
+    }
+
+    /// Asks the upstream about the hit that is being given.
+    pub(super) fn audit(&self, cache: &Arc<Cache>, outbound: Outbound, stored: Arc<Stored>) {
+        audit(cache, self.at.route, outbound, self.terms, stored);
+    }
+
+    /// The answer that nothing in this process has.
+    pub(super) async fn fetch(
+        self,
+        cache: &Arc<Cache>,
+        outbound: Outbound,
+        exchange: &mut Exchange,
+    ) -> Forwarded {
+        let Self { at, policy, key, refresh, terms } = self;
+        let (route, rule) = (at.route, at.route.rule(terms.rule));
+        let levels = at.levels(rule, &outbound);
+        let scope = cache.fences.scope(&route.store, levels.iter().map(Option::as_deref));
+        let name = cache.name(route, policy, &at.identity(&outbound), &levels);
+        drop(levels);
+        let sees_all = at.is_settled(rule, &outbound);
+        let fetch = Fetch { route, policy, key, scope, sees_all, name, refresh, terms };
+        if policy.shadow && !refresh {
+            shadow(fetch, cache, outbound, exchange).await
+        } else {
+            fetch.search(cache, outbound, exchange).await
+        }
+    }
 }
 
 /// A search that nothing in this process answers.
 pub(super) struct Fetch<'a> {
     pub(super) route: &'a Arc<Route>,
-    pub(super) policy: &'a Policy,
+    policy: &'a Policy,
     pub(super) key: Key,
-    pub(super) scope: Scope,
+    scope: Scope,
     /// The request asks for an answer that has every write in it.
-    pub(super) sees_all: bool,
+    sees_all: bool,
     /// Its name among instances; `None` without Redis, or while nothing is known of it.
-    pub(super) name: Option<Name>,
-    /// The answer has to be a new one.
-    pub(super) refresh: bool,
+    name: Option<Name>,
+    refresh: bool,
     pub(super) terms: Terms,
 }
 
@@ -334,12 +391,12 @@ pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Byte
 }
 
 /// Whether the cache is asked at all: the content says all there is to say, the whole answer is wanted, and the rule does
-/// not pass it by what it says (`path` and `query` as rules see them). Where not, the exchange learns why.
+/// not pass it by what it says. Where not, the exchange learns why.
 pub(super) fn may_look_up(
     seen: &Seen,
+    at: &Found<'_>,
     rule: &Rule,
     outbound: &Outbound,
-    (path, query): (&str, Option<&str>),
     exchange: &mut Exchange,
 ) -> bool {
     let why = if seen.asks.cache == CacheAsk::Bypass {
@@ -348,7 +405,7 @@ pub(super) fn may_look_up(
         Bypass::Size
     } else if seen.conditional {
         Bypass::Encoded
-    } else if rule.pass_if.as_ref().is_some_and(|c| c.holds(&outbound.facts(path, query), true)) {
+    } else if rule.pass_if.as_ref().is_some_and(|c| c.holds(&at.facts(outbound), true)) {
         // What cannot be read is not stored.
         Bypass::Rule
     } else {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::content::Held;
-use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
+use super::forward::{Forwarded, Outbound, Terms, forward};
 use super::route::Route;
 use super::shared::Fenced;
 use crate::error::{Error, Kind};
@@ -48,11 +48,13 @@ pub(super) async fn write(
         let mut forwarded = forward(&route, &mut outbound, &terms, &mut attempts).await;
         // A refusal may come from a store that has begun, and stopped waiting. So may one that was attempted again: the
         // first attempt may be applied last.
-        let succeeded = forwarded.result.as_ref().is_ok_and(|answer| answer.head.status.is_success());
+        let status = forwarded.result.as_ref().ok().map(|answer| answer.head.status);
+        let succeeded = status.is_some_and(|status| status.is_success());
         if waits && succeeded && attempts.count == 1 {
             fences.is_visible();
         }
-        if is_unknown(&forwarded.result) {
+        // After a success, an attempt that comes late brings nothing new: only what can be repeated is attempted again.
+        if attempts.unfinished && (!succeeded || status == Some(StatusCode::ACCEPTED)) {
             fences.may_come_later(route.rule(terms.rule).timeouts.total);
         }
         match &mut forwarded.result {
@@ -67,15 +69,5 @@ pub(super) async fn write(
             forwarded
         }
         Err(_) => Error::new(Kind::Internal, "the write was interrupted").into(),
-    }
-}
-
-/// Whether the upstream may have got the write, and not have finished it. 202 says so (RFC 9110 section 15.3.3).
-fn is_unknown(result: &Result<Answer, Error>) -> bool {
-    match result {
-        Ok(answer) => matches!(answer.head.status, StatusCode::GATEWAY_TIMEOUT | StatusCode::ACCEPTED),
-        Err(error) => {
-            !matches!(error.kind, Kind::Dns | Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Tls)
-        }
     }
 }

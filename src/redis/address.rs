@@ -1,5 +1,6 @@
 //! Where Redis is, and who we are there.
 
+use percent_encoding::percent_decode_str;
 use redis::RedisConnectionInfo;
 
 /// The port of Redis.
@@ -39,7 +40,9 @@ impl Address {
             text => text.parse().ok().filter(|n| *n >= 0).ok_or(BadAddress("the database is a number"))?,
         };
         let (host, port) = host_and_port(place)?;
-        let decoded = |text: &str| Some(percent_decode(text)).filter(|text| !text.is_empty());
+        let decoded = |text: &str| {
+            Some(percent_decode_str(text).decode_utf8_lossy().into_owned()).filter(|text| !text.is_empty())
+        };
         let (user, password) = match credentials {
             None => (None, None),
             Some(text) => {
@@ -116,26 +119,6 @@ fn host_and_port(place: &str) -> Result<(String, u16), BadAddress> {
         text => text.parse().ok().filter(|port| *port > 0).ok_or(BadAddress("the port is 1 to 65535"))?,
     };
     Ok((host.to_owned(), port))
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-        rest = tail;
-        let decoded = match (byte, tail) {
-            (b'%', [high, low, ..]) => digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        if let Some(decoded) = decoded {
-            out.push(decoded);
-            rest = tail.get(2..).unwrap_or_default();
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 impl std::fmt::Display for Address {

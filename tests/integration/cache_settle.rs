@@ -103,6 +103,32 @@ async fn nothing_is_stored_until_the_store_has_settled() {
 }
 
 #[tokio::test]
+async fn what_was_written_before_the_start_has_to_settle_too() {
+    let upstream = Upstream::answering(|_| found(1)).await;
+    let yaml = "routes: [{name: r, path: /, upstream: '${UP}', preset: upstash-vector}]";
+    let pillion = Pillion::start_now(yaml, &[("UP", &upstream.url())]).await;
+    assert_eq!(pillion.post("/query/one", "{}").await.cache(), SETTLE);
+    advance(Duration::from_secs(31)).await;
+    assert_eq!(pillion.post("/query/one", "{}").await.cache(), STORED);
+}
+
+#[tokio::test]
+async fn a_store_settles_as_long_as_any_route_to_it_says() {
+    let upstream = Upstream::answering(|_| found(1)).await;
+    let yaml = "
+routes:
+  - {name: bot, path: /bot, upstream: '${UP}', preset: upstash-vector, cache: {settle: 10s}}
+  - {name: job, path: /job, upstream: '${UP}', preset: upstash-vector, cache: {enabled: false, settle: 0s}}
+";
+    let pillion = Pillion::start(yaml, &[("UP", &upstream.url())]).await;
+    assert_eq!(pillion.post("/bot/query/one", "{}").await.cache(), STORED);
+    assert_eq!(pillion.post("/job/upsert/one", "{}").await.status, 200);
+    assert_eq!(pillion.post("/bot/query/one", "{}").await.cache(), SETTLE);
+    advance(Duration::from_secs(11)).await;
+    assert_eq!(pillion.post("/bot/query/one", "{}").await.cache(), STORED);
+}
+
+#[tokio::test]
 async fn settled_is_judged_when_the_search_is_sent() {
     let (upstream, gate) = (Upstream::start().await, Gate::new());
     let pillion = Pillion::route("upstash-vector", &upstream, &["cache: {settle: 3s}"]).await;

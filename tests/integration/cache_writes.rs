@@ -19,6 +19,8 @@ async fn store() -> Upstream {
 
 type Make = fn() -> Answer;
 
+const SETTLE: &str = "pillion; fwd=bypass; detail=settle";
+const STORED: &str = "pillion; fwd=miss; stored";
 const AT_REST: &[&str] = &["cache: {settle: 0s}", "retry: {enabled: false}"];
 
 /// Whether what was stored for these searches is still hit.
@@ -179,15 +181,38 @@ async fn a_write_that_fails_forgets_all_the_same() {
         let left = kept(&three, UPSTASH, async |upstream, pillion| {
             upstream.push(answer());
             assert_eq!(pillion.post("/upsert/one", "{}").await.status, status, "{what}");
-            if status == 502 {
+            if status >= 500 {
                 // Whether it was applied is unknown, and whether it still will be: nothing is stored for a while.
                 let during = pillion.post("/query/one", "{}").await;
-                assert_eq!(during.cache(), "pillion; fwd=bypass; detail=settle", "{what}");
+                assert_eq!(during.cache(), SETTLE, "{what}");
                 advance(Duration::from_secs(61)).await;
             }
         })
         .await;
         assert_eq!(left, ONE, "{what}");
+    }
+}
+
+/// What stands before a store may have stopped waiting for it, and an attempt that broke may be on its way still.
+#[tokio::test]
+async fn any_attempt_whose_outcome_is_unknown_counts_unless_a_later_one_succeeded() {
+    for (first, last, status, told) in [
+        (Answer::reset(), Answer::status(400, "{}"), 400, SETTLE),
+        (Answer::status(504, "{}"), Answer::status(429, "{}"), 429, SETTLE),
+        (Answer::status(503, "{}"), Answer::status(499, "{}"), 499, SETTLE),
+        (Answer::status(429, "{}"), Answer::status(408, "{}"), 408, SETTLE),
+        (Answer::status(429, "{}"), Answer::status(400, "{}"), 400, STORED),
+        (Answer::reset(), Answer::ok("{}"), 200, STORED),
+        (Answer::reset(), Answer::status(202, "{}"), 202, SETTLE),
+    ] {
+        let upstream = store().await;
+        let more = ["cache: {settle: 0s}", "retry: {base: 0ms, attempts: 2}"];
+        let pillion = Pillion::route("upstash-vector", &upstream, &more).await;
+        upstream.push(first);
+        upstream.push(last);
+        assert_eq!(pillion.post("/upsert/one", "{}").await.status, status);
+        assert_eq!(upstream.count(), 2);
+        assert_eq!(pillion.post("/query/one", "{}").await.cache(), told, "{status}");
     }
 }
 

@@ -75,7 +75,7 @@ async fn twenty_thousand_calls_against_one_fault_in_twenty() {
 defaults:
   retry: {base: 5ms}
 routes:
-  - {name: vector, path: /vector, upstream: '${UP}', preset: upstash-vector, timeouts: {first_byte: 400ms}}
+  - {name: vector, path: /vector, upstream: '${UP}', preset: upstash-vector, timeouts: {first_byte: 400ms}, cache: {settle: 0s}}
   - {name: embeddings, path: /embeddings, upstream: '${UP}', preset: openai, timeouts: {first_byte: 400ms}}
   - {name: chat, path: /chat, upstream: '${UP}', preset: openai}
 ";

@@ -39,6 +39,12 @@ impl Response {
         self.cache().starts_with("pillion; hit")
     }
 
+    /// Whether it says that it is this many seconds old, or as many more as a busy machine may have taken.
+    pub(crate) fn has_age(&self, seconds: u64) -> bool {
+        let age = self.header("age").and_then(|age| age.parse().ok());
+        age.is_some_and(|age: u64| (seconds..seconds + 3).contains(&age))
+    }
+
     /// How many seconds more the hit says that it may be used.
     pub(crate) fn ttl(&self) -> Option<u64> {
         self.cache().strip_prefix("pillion; hit; ttl=")?.parse().ok()

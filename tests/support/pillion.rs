@@ -6,7 +6,7 @@ use pillion::app::Running;
 use pillion::config::{self, Config};
 
 use super::client::{self, Client};
-use super::{Response, Upstream, eventually, metric};
+use super::{Response, Upstream, advance, eventually, metric};
 
 /// A Pillion at work.
 pub(crate) struct Pillion {
@@ -31,9 +31,26 @@ pub(crate) fn parse(yaml: &str, variables: &[(&str, &str)]) -> Config {
 }
 
 impl Pillion {
-    /// Starts one. The text says `${NAME}` where a variable goes.
+    /// Starts one, and lets the time pass in which nothing is stored because another process may have written. The text
+    /// says `${NAME}` where a variable goes.
     pub(crate) async fn start(yaml: &str, variables: &[(&str, &str)]) -> Self {
-        let running = Running::start(parse(yaml, variables)).await.unwrap();
+        let config = parse(yaml, variables);
+        let settle = config.routes.iter().map(|plan| plan.settle).max().unwrap_or_default();
+        let alone = config.redis.is_none();
+        let pillion = Self::of(config).await;
+        if alone && !settle.is_zero() {
+            advance(settle).await;
+        }
+        pillion
+    }
+
+    /// As it is in its first moment.
+    pub(crate) async fn start_now(yaml: &str, variables: &[(&str, &str)]) -> Self {
+        Self::of(parse(yaml, variables)).await
+    }
+
+    async fn of(config: Config) -> Self {
+        let running = Running::start(config).await.unwrap();
         let (addr, admin) = (running.data_addr(), running.admin_addr());
         Self { running, addr, admin }
     }

@@ -74,6 +74,7 @@ pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings
         bot_env: meaning.preset.bot_env.clone(),
         // The rest is known when every route is.
         fenced: false,
+        settle: Duration::ZERO,
         flush_whole: route.cache.as_ref().and_then(|cache| cache.aliases).unwrap_or(meaning.aliases),
     }))
 }

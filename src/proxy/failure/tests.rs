@@ -1,4 +1,5 @@
 use std::future::{pending, ready};
+use std::pin::pin;
 
 use super::*;
 
