@@ -3,8 +3,8 @@
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model build fmt bench bench-growth bench-hits bench-instructions bench-peers bench-trim clean-tests
-.PHONY: bench-tools profile release soak
+.PHONY: help demo test model build fmt bench bench-growth bench-hits bench-instructions bench-memory bench-peers bench-trim
+.PHONY: bench-tools clean-tests profile redis-faults release soak
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 27
@@ -50,6 +50,12 @@ bench-peers: ## what make bench measures against besides Debian's packages: Envo
 
 soak: bench-tools ## half an hour of a bot's days, and whether memory stays flat: MINUTES=30
 	@binary=$$($(BINARY)) && tests/bench/soak --pillion $$binary $(if $(MINUTES),--minutes $(MINUTES))
+
+redis-faults: bench-tools ## Redis fails in nine ways at 1,000 requests a second: ONLY=killed,stopped
+	@binary=$$($(BINARY)) && tests/bench/redis-faults --pillion $$binary $(if $(ONLY),--only $(ONLY))
+
+bench-memory: bench-tools ## a million searches of 20 KB: what stays resident, and what lies in Redis: COUNT=1000000
+	@binary=$$($(BINARY)) && tests/bench/memory --pillion $$binary $(if $(COUNT),--count $(COUNT))
 
 profile: bench-tools ## where a request's time goes, by perf: SCENARIO=S1 SECONDS=10
 	@tests/setup profile

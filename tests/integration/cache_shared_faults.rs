@@ -154,23 +154,25 @@ async fn a_follower_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_write_is_told_even_when_redis_is_full() {
+async fn a_full_redis_still_takes_what_is_known_of_writes() {
     let (upstream, redis) = (store().await, Redis::start().await);
-    let one = joined(&upstream, &redis, "").await;
-    let two = joined(&upstream, &redis, "").await;
+    let one = joined(&upstream, &redis, SECRET).await;
+    let two = joined(&upstream, &redis, SECRET).await;
     let before = search(&one).await;
-    stored(&one, 1.0).await;
+    let other = async |pillion: &Pillion| pillion.post("/query/two", "{}").await;
+    other(&one).await;
+    stored(&one, 2.0).await;
     assert!(search(&two).await.is_hit());
-    redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert!(search(&two).await.is_hit(), "what only reads goes on");
     write(&one, "/upsert/one").await;
     assert_eq!(one.metric("pillion_redis_unpublished_writes_total", &[]).await, 0.0);
     let told = Instant::now();
     eventually("the new answer", async || search(&two).await.body != before.body).await;
     assert!(told.elapsed() < LEASE, "{:?}", told.elapsed());
+    assert!(other(&two).await.is_hit(), "nothing but its scope is dropped");
+    assert_eq!(two.metric("pillion_redis_up", &[]).await, 1.0);
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    in_use_again(&one).await;
-    in_use_again(&two).await;
     begins_anew(&one, &two, &before.body).await;
 }
 

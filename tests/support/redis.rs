@@ -1,4 +1,5 @@
-//! A real redis-server, on a port and in a folder of its own, and things that look like one.
+//! A real redis-server, on a port and in a folder of its own, and things that look like one. `PILLION_REDIS_SERVER` names
+//! another than the installed one: an older, a newer, a Valkey.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -115,9 +116,9 @@ impl Redis {
 }
 
 fn spawn(folder: &PathBuf, port: u16, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+    Command::new(std::env::var("PILLION_REDIS_SERVER").as_deref().unwrap_or("redis-server"))
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--enable-debug-command", "yes", "--dir"])
+        .arg("--dir")
         .arg(folder)
         .args(arguments)
         .stdin(Stdio::null())

@@ -88,7 +88,7 @@ impl Shared {
         levels: impl IntoIterator<Item = Option<&'a str>>,
     ) -> Option<Name> {
         let bound = self.bound().filter(|_| self.keeper.is_up())?;
-        let key = bound.keyring.names(upstream, policy).key(request);
+        let key = self.memo.key(&bound.keyring.names(upstream, policy), request);
         let scope = bound.slots.scope(store, levels);
         let entry = format!("{}{}", self.keys.entries, hex(&key.to_bytes()));
         Some(Name { entry, fields: scope.read().map(field).collect(), scope, bound })

@@ -36,6 +36,7 @@ use self::trust::Trust;
 use self::writes::Writes;
 use super::fence::Slots;
 use super::key::Keyring;
+use super::memo::Memo;
 use crate::redis::{Address, CONNECT, Failure, Join, Keeper, Link, Reply, Tls};
 
 /// The fences outlive every entry, and a week without a search.
@@ -44,6 +45,8 @@ const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 const STORING: usize = 64;
 /// How long one of them may take.
 const STORE: Duration = Duration::from_secs(1);
+/// What the names take that spellings of searches have in Redis, in bytes.
+const MEMO: u64 = 1024 * 1024;
 
 /// How the tier is used.
 #[derive(Clone)]
@@ -152,6 +155,8 @@ pub struct Shared {
     keeper: Arc<Keeper>,
     trust: Arc<Trust>,
     bound: RwLock<Option<Arc<Bound>>>,
+    /// To read a search as JSON costs more than to ask Redis about it. Another secret is another spelling.
+    memo: Memo,
     writes: Writes,
     storing: Arc<Semaphore>,
     counts: Counts,
@@ -173,6 +178,7 @@ impl Shared {
             keeper,
             trust: Arc::new(Trust::new(key)),
             bound: RwLock::new(None),
+            memo: Memo::new(MEMO),
             writes: Writes::default(),
             storing: Arc::new(Semaphore::new(STORING)),
             counts: Counts::default(),

@@ -16,7 +16,6 @@ pub(super) struct Scripts {
     pub(super) store: Script,
     pub(super) shift: Script,
     pub(super) forget: Script,
-    pub(super) clear: Script,
     pub(super) tick: Script,
 }
 
@@ -28,7 +27,6 @@ impl Scripts {
             store: script!("scripts/store.lua"),
             shift: script!("scripts/move.lua"),
             forget: script!("scripts/forget.lua"),
-            clear: script!("scripts/clear.lua"),
             tick: script!("scripts/tick.lua"),
         }
     }

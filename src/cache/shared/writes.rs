@@ -152,10 +152,10 @@ impl Shared {
         }
     }
 
-    /// Once. Where Redis has no memory for it, by dropping all fences.
+    /// Once.
     async fn tell(&self, shift: &Shift, within: Duration) -> Result<(), Failure> {
         let current = self.bound().filter(|_| self.keeper.is_up()).ok_or(Failure::Down)?;
-        let told = match &shift.bound {
+        match &shift.bound {
             Some(bound) if bound.birth == current.birth => {
                 let now = Instant::now();
                 let left = |until: Instant| until.saturating_duration_since(now).as_millis().to_string();
@@ -173,14 +173,11 @@ impl Shared {
                     settled_by.as_bytes(),
                 ];
                 arguments.extend(shift.fields.iter().map(String::as_bytes));
-                self.keeper.run(&self.scripts.shift, &[&self.keys.fences], &arguments, within).await
+                let keys = [self.keys.fences.as_str()];
+                self.keeper.run(&self.scripts.shift, &keys, &arguments, within).await.map(|_| ())
             }
             // Its fences have other names now, or never had any.
-            _ => return self.forget(within).await,
-        };
-        match told {
-            Err(failure) if failure.is("OOM") => self.clear(within).await,
-            told => told.map(|_| ()),
+            _ => self.forget(within).await,
         }
     }
 
@@ -192,16 +189,7 @@ impl Shared {
         let hold = self.writes.unsettled(Instant::now()).as_millis().to_string();
         let lifetime = self.lifetime();
         let arguments = [&bound.birth, &lifetime, &self.keys.writes, &epoch, &hold].map(String::as_bytes);
-        let told = self.keeper.run(&self.scripts.forget, &[&self.keys.fences], &arguments, within).await;
-        match told {
-            Err(failure) if failure.is("OOM") => self.clear(within).await,
-            told => told.map(|_| ()),
-        }
-    }
-
-    async fn clear(&self, within: Duration) -> Result<(), Failure> {
-        let arguments = [self.keys.writes.as_bytes()];
-        self.keeper.run(&self.scripts.clear, &[&self.keys.fences], &arguments, within).await.map(|_| ())
+        self.keeper.run(&self.scripts.forget, &[&self.keys.fences], &arguments, within).await.map(|_| ())
     }
 
     /// Tells what could not be told, as soon as it can be. Never ends.

@@ -58,18 +58,28 @@ def _executable(*candidates: str | Path, how: str) -> str:
     raise Missing(how)
 
 
-def pillion(binary: Path, folder: Path, up: Upstreams, cores: Cores, repository: Path, large: bool = False) -> Peer:
+def pillion(
+    binary: Path,
+    folder: Path,
+    up: Upstreams,
+    cores: Cores,
+    repository: Path,
+    large: bool = False,
+    redis: str = "",
+) -> Peer:
     """`large` is for S2m: room for a million entries, which take longer to fill than they usually live."""
     port, admin = free_ports(2)
     memory, ttl = ("{cache: 4GiB}", "1h") if large else ("{}", "5m")
     config = folder / "pillion.yaml"
-    # Everything that exists is on. Two values are the lab's: one worker for one core, and a store that shows its writes
-    # at once (S6), since after a write through Upstash's preset nothing is stored for 30 seconds.
+    # Everything that exists is on. Three values are the lab's: one worker for one core, a store that shows its writes at
+    # once (S6), since after a write through Upstash's preset nothing is stored for 30 seconds, and patience with a Redis
+    # that shares its core with the load (S9).
     config.write_text(f"""version: 1
 listen: 127.0.0.1:{port}
 admin: {{listen: 127.0.0.1:{admin}}}
 workers: 1
 memory: {memory}
+redis: {{url: "{redis}", timeout: 1s}}
 tls: {{ca: {up.authority}}}
 routes:
   - {{name: plain, path: /plain, upstream: "http://127.0.0.1:{up.fast}", preset: http}}

@@ -25,6 +25,9 @@ class Cores:
         self.load = str(cores[-1])
         self.upstream = str(cores[1])
 
+    def all(self) -> list[str]:
+        return sorted({self.proxy, self.upstream, self.load})
+
     def leave_proxy_core(self) -> None:
         """Takes this process, and what it starts without pinning, off the proxies' core."""
         os.sched_setaffinity(0, {core for core in os.sched_getaffinity(0) if str(core) != self.proxy})
@@ -112,6 +115,9 @@ class Server:
 
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         if self._process.poll() is None:

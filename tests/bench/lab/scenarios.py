@@ -15,6 +15,7 @@ from pathlib import Path
 from . import wire
 from .peers import Peer
 from .process import Cores, Failed, pinned
+from .redis import Redis, wait_until
 from .upstreams import Upstreams
 
 KEY = f"Authorization: Bearer {wire.SECRET}"
@@ -30,6 +31,8 @@ ERRORS = "errors"
 QUIET = 0.05
 #: How many entries S2m looks among.
 ENTRIES = (1_000, 1_000_000)
+REDIS = "CPU us/request of Redis"
+REDIS_HITS = 'pillion_redis_lookups_total{result="hit"}'
 MILLION = "CPU among a million, times that among a thousand"
 #: Requests of S6's day: each conversation begins anew some three times, so its mean length is a steady one.
 DAY = 10_000
@@ -84,6 +87,14 @@ LOADS = {
         "/tls/v1/chat/completions",
         "chat-1k",
         wire.CHAT_ANSWER,
+        latency=True,
+    ),
+    "S9": Load(
+        "hit of 100 searches out of Redis, where another instance stored them, 3 KB up, 8 KB down",
+        "/vector/query/news",
+        "search-3k",
+        wire.SEARCH_ANSWER,
+        hit=True,
         latency=True,
     ),
     "S2m": Load(
@@ -301,6 +312,22 @@ class Lab:
                 self.results.add(name, P99, peer.name, p99 - base99)
                 self.results.add(name, ERRORS, peer.name, errors)
 
+    def shared(self, stores: Peer, peer: Peer, redis: Redis) -> None:
+        """S9: what one instance has stored is given by another, which asks Redis about every search."""
+        name, files = "S9", self.bodies[LOADS["S9"].bodies]
+        path = LOADS[name].path
+        wait_until("Redis is in use", lambda: all(self._metric(each, "pillion_redis_up") == 1 for each in (stores, peer)))
+        for file in files:
+            self.ask(stores.address(path), path, file.read_bytes(), [])
+        wait_until("all are in Redis", lambda: int(redis.ask("DBSIZE")) > len(files))
+        self.wrk(name, [peer])
+        before, hits = redis.cpu(), self._metric(peer, REDIS_HITS)
+        self._turn(name, peer, self.seconds)
+        hits = self._metric(peer, REDIS_HITS) - hits
+        self.results.add(name, REDIS, peer.name, (redis.cpu() - before) / max(1, hits) * 1e6)
+        if self._metric(peer, "pillion_redis_lease"):
+            raise Failed(f"S9: {peer.name} may answer from its own memory")
+
     def million(self, start: dict[str, Callable[[], Peer]]) -> None:
         """S2m: of each a process with a thousand entries and one with a million, measured in turns."""
         name, path, body = "S2m", LOADS["S2m"].path, self.bodies["search-any"][0]
@@ -336,11 +363,14 @@ class Lab:
 
     def _kept(self, peer: Peer) -> int:
         """Entries in Pillion's cache, as it says itself."""
+        return int(self._metric(peer, "pillion_cache_entries"))
+
+    def _metric(self, peer: Peer, name: str) -> float:
         connection = http.client.HTTPConnection("127.0.0.1", peer.admin_port, timeout=10)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
-        return int(re.search(r"^pillion_cache_entries (\d+)", text, re.M).group(1))
+        return float(re.search(rf"^{re.escape(name)} (\S+)", text, re.M).group(1))
 
     def streams(self, peers: list[Peer]) -> None:
         """S4."""

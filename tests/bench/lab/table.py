@@ -22,7 +22,7 @@ BARS = {
     ("S7", "KiB per stream at 8000"): ("", 20),
     ("memory", "MiB idle"): ("", 15),
 }
-ORDER = ["S1", "S1c", "P10", "P100", "P1000", "S2", "S2b", "S2m", "T20", "S3", "S3d", "T2000"]
+ORDER = ["S1", "S1c", "P10", "P100", "P1000", "S2", "S2b", "S2m", "S9", "T20", "S3", "S3d", "T2000"]
 ORDER += ["S4", "S5", "S6", "S7", "S8", "memory"]
 
 
@@ -119,7 +119,7 @@ The direct column has the latency itself, the others what they add. "-": the pee
 
 
 def gateways(results: Results) -> list[str]:
-    """The bars of S1 against what is not nginx."""
+    """The bars of S1 against what is not nginx, and of S9 against S1."""
     lines = []
     measured = results.values.get("S1", {}).get(CPU, {})
     for name, limit in (("litellm", 100), ("portkey", 100), ("envoy", 1.8), ("traefik", 0)):
@@ -127,4 +127,9 @@ def gateways(results: Results) -> list[str]:
             ratio = median(measured[name]) / median(measured["pillion"])
             word = f" (bar: >= {limit:g}) {'ok' if ratio >= limit else 'MISSED'}" if limit else ""
             lines.append(f"S1: {name} uses {ratio:.1f} x Pillion's CPU{word}")
+    hit = results.values.get("S9", {}).get(CPU, {})
+    for name in hit:
+        if measured.get(name):
+            ratio = median(hit[name]) / median(measured[name])
+            lines.append(f"S9: {name} uses {ratio:.2f} x its CPU of S1 (bar: <= 2) {'ok' if ratio <= 2 else 'MISSED'}")
     return lines

@@ -34,6 +34,14 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "ca.pem", folder / "leaf.pem", folder / "leaf.key"
 
 
+def _search(size: int) -> str:
+    """Answers with so many bytes. A word of nginx's configuration is at most 4 KB long."""
+    before, after = wire.search_answer(size)
+    pieces = [after[at : at + 2000] for at in range(0, len(after), 2000)]
+    variables = "\n".join(f"set $piece{n} '{piece}';" for n, piece in enumerate(pieces))
+    return f"{variables} return 200 '{before}$request_id" + "".join(f"$piece{n}" for n in range(len(pieces))) + "';"
+
+
 class Upstreams:
     def __init__(self, folder: Path, load: Path, cores: Cores) -> None:
         folder = folder / "upstream"
@@ -42,17 +50,14 @@ class Upstreams:
         # Searches have ports of their own. Were there one for everything, to Pillion every POST would be a write that
         # may change what searches find: services that share an authority share its store.
         self.fast, self.vector, self.tls, self.live, self.live_vector = free_ports(5)
-        chat, search, small = wire.chat_answer(), wire.search_answer(), wire.small_answer()
-        # A word of nginx's configuration is at most 4 KB long.
-        pieces = [search[1][at : at + 2000] for at in range(0, len(search[1]), 2000)]
-        variables = "\n".join(f"set $piece{n} '{piece}';" for n, piece in enumerate(pieces))
-        search_text = search[0] + "$request_id" + "".join(f"$piece{n}" for n in range(len(pieces)))
+        chat, small = wire.chat_answer(), wire.small_answer()
         server = f"""keepalive_requests 1000000000; keepalive_timeout 1h; default_type application/json;
   client_max_body_size 50m; client_body_buffer_size 512k;
   location = /count {{ stub_status; }}
   location ~ /chat/completions$ {{ return 200 '{chat[0]}$request_id{chat[1]}'; }}
   location ~ /query/small$ {{ return 200 '{small[0]}$request_id{small[1]}'; }}
-  location ~ /query {{ {variables} return 200 '{search_text}'; }}
+  location ~ /query/large$ {{ {_search(wire.LARGE_ANSWER)} }}
+  location ~ /query {{ {_search(wire.SEARCH_ANSWER)} }}
   location / {{ return 404; }}"""
         config = folder / "nginx.conf"
         config.write_text(

@@ -10,6 +10,7 @@ SECRET = "sk-" + secrets.token_hex(32)
 CHAT_ANSWER = 1536
 SEARCH_ANSWER = 8192
 SMALL_ANSWER = 256
+LARGE_ANSWER = 20 * 1024
 #: Stands in a search for a number of seven digits: whoever sends it puts one there.
 ANY = "#######"
 
@@ -71,6 +72,8 @@ def bodies(folder: Path) -> dict[str, list[Path]]:
         "chat-2000": [chat(2000, 970)],
         "chat-stream": [chat(5, 233, stream=True)],
         "search-any": [any_search(256)],
+        "search-any-short": [any_search(16)],
+        "search-any-20k": [any_search(1750)],
         "search-3k": [search(seed, 256) for seed in range(100)],
         "search-18k": [search(1000 + seed, 1536) for seed in range(100)],
     }
@@ -97,9 +100,9 @@ def small_answer() -> tuple[str, str]:
     return before, after % ("y" * (SMALL_ANSWER - 32 - len(before) - len(after) + 2))
 
 
-def search_answer() -> tuple[str, str]:
+def search_answer(size: int = SEARCH_ANSWER) -> tuple[str, str]:
     before = '{"serial":"'
     after = '","result":[' + ",".join('{"id":"%d","score":0.9,"metadata":{"text":"%%s"}}' % n for n in range(5)) + "]}"
-    room = (SEARCH_ANSWER - 32 - len(before) - len(after) + 10) // 5
+    room = (size - 32 - len(before) - len(after) + 10) // 5
     after %= ("y" * room,) * 5
-    return before, after + " " * (SEARCH_ANSWER - 32 - len(before) - len(after))
+    return before, after + " " * (size - 32 - len(before) - len(after))

@@ -4,6 +4,8 @@
 -- knows (ms), 7 the birth it knows, 8 the server it knows, 9 '1' if it was here before, 10 lifetime (ms), 11 channel,
 -- 12 how long nothing may be stored where nobody knows (ms), 13 its own channel. Answers: birth, secret.
 local key, at = KEYS[1], now()
+-- A script that has written something may go on where memory is full.
+redis.call('PEXPIRE', key, ARGV[10])
 local v = redis.call('HMGET', key, 'b', 'k', 'p', 'r', 'q')
 local foreign = v[1] and ((ARGV[4] ~= '' and v[3] ~= ARGV[4]) or (ARGV[4] == '' and not v[2]))
 if not v[1] or foreign then

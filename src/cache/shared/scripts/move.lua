@@ -4,6 +4,8 @@
 if redis.call('HGET', KEYS[1], 'b') ~= ARGV[1] then
   return redis.error_reply('UNJOINED the fences are others')
 end
+-- First: a script that has written something may go on where memory is full, and the fences do not grow for long.
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local at = now()
 local changed = {}
 for i = 8, #ARGV do
@@ -19,6 +21,5 @@ for i = 8, #ARGV do
   changed[#changed + 1] = string.format('%s %.0f%s', ARGV[4], settled, table.concat(kept))
 end
 redis.call('HSET', KEYS[1], unpack(changed))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PUBLISH', ARGV[3], ARGV[1] .. ' ' .. table.concat(ARGV, ' ', 8))
 return 1

@@ -21,6 +21,8 @@ pub(crate) struct Head {
     chunked: bool,
     /// The value of `x-bench`, which tells the upstream what to do.
     pub(crate) bench: String,
+    /// The value of `cache-status`.
+    pub(crate) cache: String,
     request: bool,
 }
 
@@ -38,6 +40,8 @@ impl Head {
                 head.chunked = value.eq_ignore_ascii_case("chunked");
             } else if name.eq_ignore_ascii_case("x-bench") {
                 value.clone_into(&mut head.bench);
+            } else if name.eq_ignore_ascii_case("cache-status") {
+                value.clone_into(&mut head.cache);
             }
         }
         head

@@ -6,10 +6,13 @@
 mod ask;
 mod day;
 mod http;
+mod mix;
 mod options;
+mod relay;
 mod stats;
 mod streams;
 mod upstream;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -26,7 +29,13 @@ fn main() -> ExitCode {
         "hold" => streams::hold(&options),
         "fill" => ask::fill(&options),
         "day" => day::day(&options),
-        _ => Err("usage: bench-load upstream|rate|herd|streams|hold|fill|day --to ADDRESS ...".into()),
+        "mix" => mix::mix(&options),
+        "relay" => relay::relay(&options),
+        "watch" => watch::watch(&options),
+        _ => {
+            Err("usage: bench-load upstream|rate|herd|streams|hold|fill|day|mix|relay|watch --to ADDRESS ..."
+                .into())
+        }
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,14 @@
 //! What Pillion and its peers ask where nginx's `return` is not enough: it waits, streams, stamps and counts.
 //!
 //! `x-bench: wait MILLISECONDS` or `x-bench: stream EVENTS MICROSECONDS`. `GET /counts` says what was seen since the
-//! last time it was asked.
+//! last time it was asked. Answers of searches and writes tell how often the namespace had been written to (`"v"`).
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,25 @@ struct Counts {
     searches: AtomicU64,
     search_bytes: AtomicU64,
     writes: AtomicU64,
+    /// Writes by namespace.
+    versions: Mutex<HashMap<String, u64>>,
 }
 
 impl Counts {
+    /// How often the namespace that the path names has been written to, `more` writes from now.
+    fn version(&self, path: &str, more: u64) -> u64 {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let namespace = path.rsplit('/').next().unwrap_or_default();
+        match versions.get_mut(namespace) {
+            Some(version) => {
+                *version += more;
+                *version
+            }
+            None if more > 0 => *versions.entry(namespace.to_owned()).or_insert(more),
+            None => 0,
+        }
+    }
+
     fn take(&self) -> String {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         format!(
@@ -90,11 +107,11 @@ fn serve(connection: &mut Connection, counts: &Counts) -> io::Result<()> {
 }
 
 /// Counts a call, and says how to make its answer.
-fn count(head: &Head, length: u64, counts: &Counts) -> fn() -> String {
+fn count(head: &Head, length: u64, counts: &Counts) -> Box<dyn Fn() -> String> {
     if head.path().ends_with("/chat/completions") {
         counts.chats.fetch_add(1, Ordering::Relaxed);
         counts.chat_bytes.fetch_add(length, Ordering::Relaxed);
-        return || {
+        return Box::new(|| {
             format!(
                 "{{\"id\":\"c\",\"object\":\"chat.completion\",\"t\":{},\"choices\":[{{\"index\":0,\"message\":\
                  {{\"role\":\"assistant\",\"content\":\"{}\"}},\"finish_reason\":\"stop\"}}],\"usage\":\
@@ -102,21 +119,23 @@ fn count(head: &Head, length: u64, counts: &Counts) -> fn() -> String {
                 now(),
                 "x".repeat(1200)
             )
-        };
+        });
     }
     if head.path().contains("/upsert") {
         counts.writes.fetch_add(1, Ordering::Relaxed);
-        return || "{\"result\":\"Success\"}".to_owned();
+        let version = counts.version(head.path(), 1);
+        return Box::new(move || format!("{{\"result\":\"Success\",\"v\":{version}}}"));
     }
     counts.searches.fetch_add(1, Ordering::Relaxed);
     counts.search_bytes.fetch_add(length, Ordering::Relaxed);
-    || {
+    let version = counts.version(head.path(), 0);
+    Box::new(move || {
         format!(
-            "{{\"t\":{},\"result\":[{{\"id\":\"1\",\"score\":0.9,\"metadata\":\"{}\"}}]}}",
+            "{{\"t\":{},\"v\":{version},\"result\":[{{\"id\":\"1\",\"score\":0.9,\"metadata\":\"{}\"}}]}}",
             now(),
             "x".repeat(8000)
         )
-    }
+    })
 }
 
 fn answer(connection: &mut Connection, content: &str) -> io::Result<()> {
