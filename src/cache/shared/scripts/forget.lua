@@ -3,7 +3,7 @@
 if redis.call('HGET', KEYS[1], 'b') ~= ARGV[1] then
   return redis.error_reply('UNJOINED the fences are others')
 end
-local hold = math.max(tonumber(redis.call('HGET', KEYS[1], 'q')), now() + ARGV[5])
+local hold = math.max(tonumber(redis.call('HGET', KEYS[1], 'q')), after(now(), ARGV[5]))
 redis.call('HSET', KEYS[1], 'e', ARGV[4], 'q', string.format('%.0f', hold))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PUBLISH', ARGV[3], '*')
