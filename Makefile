@@ -3,8 +3,8 @@
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model build fmt bench bench-growth bench-hits bench-instructions bench-memory bench-peers bench-trim
-.PHONY: bench-tools clean-tests profile redis-faults release soak
+.PHONY: help demo test model races build fmt bench bench-growth bench-hits bench-instructions bench-memory bench-peers
+.PHONY: bench-tools bench-trim clean-tests profile redis-faults release soak
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 27
@@ -24,6 +24,10 @@ model: ## a million schedules of fences and store, a million pairs of keys: some
 	@tests/setup build
 	PILLION_MODEL=1 $(MODEL)
 	PILLION_MODEL=1 cargo test --release --lib isolation
+
+races: ## searches that race with writes over HTTP, two instances and a real Redis among them: some minutes
+	@tests/setup tests
+	PILLION_RACES=100 cargo test --release --test integration races:: -- --nocapture --test-threads 1
 
 RUN = tests/bench/run $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	$(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)

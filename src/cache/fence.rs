@@ -3,7 +3,8 @@
 //! Every part of a store has a fence: an opaque generation, a count of writes in flight, and two times. Until the one the
 //! store may still be at work on a write: one that it only queued, or whose outcome nobody knows. Until the other it may
 //! answer with what was before, though the write is done: that one does not bind a search that asks for the newest,
-//! which sees every write that was answered before it was sent. They live in a fixed hashed table that is never evicted,
+//! which sees every write that was answered before it was sent. Both are at the turn of a second, a little late rather
+//! than early. They live in a fixed hashed table that is never evicted,
 //! so a collision can only invalidate too much. A stored response carries the generations its request was sent under, and
 //! a hit compares them: invalidation is a handful of stores, whatever the number of entries.
 //!
@@ -28,9 +29,6 @@ const MAX_LEVELS: usize = 5;
 /// Fences one scope can touch: one more than levels, for the store as a whole, and `any` beside `own`.
 const MAX_TOUCHED: usize = MAX_LEVELS + 2;
 
-/// In nanoseconds.
-const SECOND: u64 = 1_000_000_000;
-
 /// Ends a name in the hash. No `char` has this value.
 const END_OF_NAME: u32 = u32::MAX;
 
@@ -52,11 +50,10 @@ pub struct Slots(SipHasher13);
 struct Fence {
     generation: AtomicU64,
     in_flight: AtomicU32,
-    /// When the store has done what it acknowledged, in whole seconds since `Fences::epoch`, rounded up: it is a matter
-    /// of minutes, and fits where there is room.
+    /// When the store has done what it acknowledged, in seconds since `Fences::epoch`, rounded up.
     done_at: AtomicU32,
-    /// When every search sees it, in nanoseconds.
-    settled_at: AtomicU64,
+    /// When every search sees it, likewise.
+    settled_at: AtomicU32,
 }
 
 /// A part of a store: the fences its reads compare and its writes move.
@@ -108,8 +105,8 @@ pub struct Stamp {
     generations: [u64; MAX_TOUCHED],
     /// The store was at rest, for this read: no write under way, none settling.
     settled: bool,
-    /// Which of the fences were settling, a bit each.
-    settling: u8,
+    /// While the store settles: the second in which this was taken, and 1 more. Else 0.
+    settling: u32,
     /// When it was taken.
     pub(super) taken: Instant,
 }
@@ -131,8 +128,9 @@ impl Stamp {
         self.settled
     }
 
-    /// A value that differs whenever the generations differ: requests share a flight only within one. It differs also
-    /// before and after a part of the store has settled: what was asked while it did is no answer to who asks later.
+    /// A value that differs whenever the generations differ: requests share a flight only within one. While the store
+    /// settles it differs also from second to second: what was asked before a write's time was over is no answer to who
+    /// asks later. Of several writes only the last such time is known, but all of them are at the turn of a second.
     pub fn generation(&self) -> u64 {
         let settling = token(self.settling.into());
         self.generations.iter().fold(settling, |all, one| all.rotate_left(9) ^ token(*one))
@@ -254,11 +252,13 @@ impl Fences {
             *place = fence.generation.load(SeqCst);
         }
         let now = self.now();
-        for (place, fence) in self.touched(&scope.read).enumerate() {
-            let done = u64::from(fence.done_at.load(SeqCst)) * SECOND <= now;
-            let seen = sees_all || fence.settled_at.load(SeqCst) <= now;
+        for fence in self.touched(&scope.read) {
+            let done = u64::from(fence.done_at.load(SeqCst)) <= now;
+            let seen = sees_all || u64::from(fence.settled_at.load(SeqCst)) <= now;
             stamp.settled &= fence.in_flight.load(SeqCst) == 0;
-            stamp.settling |= u8::from(!(done && seen)) << place;
+            if !(done && seen) {
+                stamp.settling = (now as u32).saturating_add(1);
+            }
         }
         stamp.settled &= stamp.settling == 0;
         stamp
@@ -309,8 +309,9 @@ impl Fences {
         token(self.next.fetch_add(1, SeqCst))
     }
 
+    /// Whole seconds that are over.
     fn now(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
+        self.epoch.elapsed().as_secs()
     }
 }
 
@@ -328,10 +329,13 @@ impl Write {
 
 impl Drop for Write {
     fn drop(&mut self) {
-        let now = self.fences.now();
-        let after = |span: Duration| (!span.is_zero()).then(|| now.saturating_add(span.as_nanos() as u64));
+        let now = self.fences.epoch.elapsed();
+        let after = |span: Duration| {
+            let at = now.saturating_add(span).as_nanos().div_ceil(Duration::from_secs(1).as_nanos());
+            (!span.is_zero()).then(|| at.min(u32::MAX.into()) as u32)
+        };
         let settled_at = after(self.settle.lag);
-        let done_at = after(self.settle.work).map(|at| at.div_ceil(SECOND).min(u32::MAX.into()) as u32);
+        let done_at = after(self.settle.work);
         for fence in self.fences.touched(&self.touched) {
             // In this order: whoever sees the new generation sees the times too.
             if let Some(done_at) = done_at {

@@ -81,7 +81,7 @@ fn banner(app: &App) -> String {
             target.authority,
             target.base_path,
             plan.preset,
-            features(plan)
+            features(plan, config.redis.is_none())
         );
     }
     for note in &config.notes {
@@ -91,18 +91,28 @@ fn banner(app: &App) -> String {
     text
 }
 
-fn features(plan: &Plan) -> String {
+fn features(plan: &Plan, alone: bool) -> String {
     let mut on = Vec::new();
-    if plan.rules.iter().any(|rule| matches!(rule.action, Action::Cache(_))) {
-        on.push("cache");
+    let policy = plan.rules.iter().find_map(|rule| match &rule.action {
+        Action::Cache(policy) => Some(policy),
+        _ => None,
+    });
+    match policy {
+        Some(policy) if policy.shadow => on.push("shadow of a cache".to_owned()),
+        // Nobody knows when the last write was.
+        Some(_) if alone && !plan.settle.is_zero() => {
+            on.push(format!("cache from {} s on", plan.settle.as_secs_f64()));
+        }
+        Some(_) => on.push("cache".to_owned()),
+        None => {}
     }
     if plan.rules.iter().any(|rule| rule.retry.enabled) {
-        on.push("retry");
+        on.push("retry".to_owned());
     }
     if plan.rules.iter().any(|rule| rule.window.as_ref().is_some_and(|window| window.enabled)) {
-        on.push("window");
+        on.push("window".to_owned());
     }
-    on.push("timing");
+    on.push("timing".to_owned());
     on.join(", ")
 }
 

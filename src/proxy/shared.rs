@@ -109,7 +109,7 @@ impl Known {
     pub(super) fn settled(&self) -> bool {
         self.own.settled()
             && match &self.others {
-                Others::Told(asked) => asked.quiet,
+                Others::Told(asked) => asked.is_quiet(),
                 Others::None | Others::Unknown(_) => true,
             }
     }
@@ -128,7 +128,7 @@ impl Known {
     pub(super) fn under(&self) -> Result<Under, NotStored> {
         let mirror = match &self.others {
             Others::None => None,
-            Others::Told(asked) if asked.quiet => Some(Box::new(asked.mirror)),
+            Others::Told(asked) if asked.is_quiet() => Some(Box::new(asked.mirror)),
             Others::Told(_) => return Err(NotStored::Write),
             Others::Unknown(_) => return Err(NotStored::Redis),
         };

@@ -39,11 +39,7 @@ mod cache_shared;
 #[cfg(test)]
 mod cache_shared_faults;
 #[cfg(test)]
-mod cache_shared_race;
-#[cfg(test)]
 mod cache_shared_tls;
-#[cfg(test)]
-mod cache_stale;
 #[cfg(test)]
 mod cache_storing;
 #[cfg(test)]
@@ -62,6 +58,8 @@ mod hops;
 mod limits;
 #[cfg(test)]
 mod presets;
+#[cfg(test)]
+mod races;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

@@ -35,9 +35,8 @@ const MISTAKES: &[Mistake] = &[
             (
                 "self.touched(&stamp.read).all(|fence| fence.in_flight.load(SeqCst) == 0)",
                 "self.touched(&stamp.read).all(|fence| {
-                    let done_at = u64::from(fence.done_at.load(SeqCst)) * SECOND;
-                    let settled_at = done_at.max(fence.settled_at.load(SeqCst));
-                    fence.in_flight.load(SeqCst) == 0 && settled_at <= self.now()
+                    let settled_at = fence.done_at.load(SeqCst).max(fence.settled_at.load(SeqCst));
+                    fence.in_flight.load(SeqCst) == 0 && u64::from(settled_at) <= self.now()
                 })",
             ),
         ],
@@ -48,9 +47,14 @@ const MISTAKES: &[Mistake] = &[
         replace: &[("token(self.settling.into())", "0")],
     },
     Mistake {
+        name: "flight_across_the_end_of_one_of_two",
+        file: "fence",
+        replace: &[("token(self.settling.into())", "token((self.settling > 0).into())")],
+    },
+    Mistake {
         name: "settle_forgotten",
         file: "fence",
-        replace: &[("let settled_at = after(self.settle.lag);", "let settled_at: Option<u64> = None;")],
+        replace: &[("let settled_at = after(self.settle.lag);", "let settled_at: Option<u32> = None;")],
     },
     Mistake {
         name: "compare_forgotten_on_hits",

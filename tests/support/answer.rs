@@ -43,6 +43,8 @@ pub(crate) enum Step {
     Late(Late),
     /// Lets other tasks run so many times.
     Yield(usize),
+    /// So long: a slow upstream.
+    Pause(std::time::Duration),
     /// Until the gate is open, or the client has left.
     Wait(Gate),
     /// Writes what comes, as it comes, until the sender is dropped.

@@ -66,7 +66,12 @@ impl Redis {
 
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
-        within("a connection to Redis", client.get_multiplexed_async_connection()).await.unwrap()
+        // Its own limit is half a second, which a busy machine does not keep.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let connecting = client.get_multiplexed_async_connection_with_config(&patient);
+        within("a connection to Redis", connecting).await.unwrap()
     }
 
     /// One command, its words apart.

@@ -51,6 +51,7 @@ type Respond = dyn Fn(&Seen) -> Answer + Send + Sync;
 struct State {
     script: VecDeque<Answer>,
     seen: Vec<Seen>,
+    forgets: bool,
     connections: usize,
     /// When the client's end of a connection was seen closed.
     closed: HashMap<usize, Instant>,
@@ -133,6 +134,11 @@ impl Upstream {
     /// What it does about the next request that nothing was told for yet.
     pub(crate) fn push(&self, answer: Answer) {
         self.shared.change(|state| state.script.push_back(answer));
+    }
+
+    /// From here on it keeps nothing of what it sees: there will be much.
+    pub(crate) fn forgets(&self) {
+        self.shared.change(|state| state.forgets = true);
     }
 
     /// Requests seen so far.
@@ -228,6 +234,10 @@ async fn act(step: Step, write: &mut OwnedWriteHalf, gone: &mut watch::Receiver<
             }
             Ok(())
         }
+        Step::Pause(time) => tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            () = left => Err(()),
+        },
         Step::Wait(gate) => tokio::select! {
             () = gate.wait() => Ok(()),
             () = left => Err(()),
@@ -269,7 +279,11 @@ async fn receive(
         while let Some((mut seen, length)) = parse(&buffer) {
             buffer.drain(..length);
             seen.connection = number;
-            shared.change(|state| state.seen.push(seen.clone()));
+            shared.change(|state| {
+                if !state.forgets {
+                    state.seen.push(seen.clone());
+                }
+            });
             let _ = requests.send(seen);
         }
         if !matches!(read.read_buf(&mut buffer).await, Ok(1..)) {

@@ -94,14 +94,46 @@ async fn searches_share_only_what_was_asked_under_the_same_state() {
     let during = fences.stamp(&scope).generation();
     drop(write);
     let settling = fences.stamp(&scope).generation();
-    tokio::time::advance(Duration::from_secs(29)).await;
+    tokio::time::advance(Duration::from_millis(999)).await;
     assert_eq!(fences.stamp(&scope).generation(), settling);
-    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::advance(Duration::from_millis(28_002)).await;
+    let settling_later = fences.stamp(&scope).generation();
+    tokio::time::advance(Duration::from_secs(1)).await;
     let settled = fences.stamp(&scope).generation();
-    let mut all = vec![before, during, settling, settled];
+    let mut all = vec![before, during, settling, settling_later, settled];
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 5);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(fences.stamp(&scope).generation(), settled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn searches_do_not_share_across_the_end_of_the_first_of_two_settle_times() {
+    let fences = fences();
+    let scope = scope(&fences, &[Some("n")]);
+    tokio::time::advance(Duration::from_millis(300)).await;
+    drop(fences.write(&scope, lag(30)));
+    tokio::time::advance(Duration::from_millis(15_100)).await;
+    drop(fences.write(&scope, lag(30)));
+    tokio::time::advance(Duration::from_millis(15_599)).await;
+    let before = fences.stamp(&scope);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let after = fences.stamp(&scope);
+    assert_ne!(before.generation(), after.generation(), "the first is due from the next whole second on");
+    assert!(!after.settled(), "the second is not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settle_time_ends_with_the_second_it_ends_in() {
+    let fences = fences();
+    let scope = scope(&fences, &[Some("n")]);
+    tokio::time::advance(Duration::from_millis(700)).await;
+    drop(fences.write(&scope, lag(2)));
+    tokio::time::advance(Duration::from_millis(2_299)).await;
+    assert!(!fences.stamp(&scope).settled());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(fences.stamp(&scope).settled());
 }
 
 #[tokio::test(start_paused = true)]

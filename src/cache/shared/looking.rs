@@ -36,8 +36,8 @@ pub struct Asked {
     /// Of the fences that messages move.
     pub mirror: Stamp,
     stamp: String,
-    /// No write under way elsewhere, none settling: the answer may be stored.
-    pub quiet: bool,
+    /// 1 if the answer may be stored, else the second of the server, below 0.
+    rest: i64,
 }
 
 /// A stored response out of Redis.
@@ -67,11 +67,16 @@ pub enum Looked {
 }
 
 impl Asked {
-    /// A value that differs whenever Redis knew of other writes. It differs also before and after a part of the store has
-    /// settled, as [`Stamp::generation`] does.
+    /// No write under way elsewhere, none settling: the answer may be stored.
+    pub fn is_quiet(&self) -> bool {
+        self.rest == 1
+    }
+
+    /// A value that differs whenever Redis knew of other writes, and from second to second while the store settles, as
+    /// [`Stamp::generation`] does.
     pub fn generation(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.stamp, self.quiet).hash(&mut hasher);
+        (&self.stamp, self.rest).hash(&mut hasher);
         hasher.finish()
     }
 }
@@ -122,7 +127,7 @@ impl Shared {
         let reply = self.keeper.run(&self.scripts.look, &keys, &arguments, self.policy.timeout).await?;
         let Reply::List(parts) = reply else { return Ok(None) };
         let mut parts = parts.into_iter();
-        let (Some(stamp), Some(Reply::Int(quiet))) = (parts.next(), parts.next()) else { return Ok(None) };
+        let (Some(stamp), Some(Reply::Int(rest))) = (parts.next(), parts.next()) else { return Ok(None) };
         if let (Some(Reply::Bytes(bytes)), Some(Reply::Int(left))) = (parts.next(), parts.next())
             && let Ok(left @ 1..) = u64::try_from(left)
             && let Some(found) = entry::read(&name.entry, bytes, name.bound.seal.as_ref())
@@ -133,7 +138,7 @@ impl Shared {
             return Ok(Some(Looked::Found(Found { headers, content, age, ttl, mirror })));
         }
         let Some(stamp) = stamp.text().map(str::to_owned) else { return Ok(None) };
-        Ok(Some(Looked::Asked(Asked { name, mirror, stamp, quiet: quiet == 1 })))
+        Ok(Some(Looked::Asked(Asked { name, mirror, stamp, rest })))
     }
 
     /// For the names of flights that could not ask Redis.

@@ -91,7 +91,7 @@ macro_rules! model {
 
 model! {
     as_is bump_only_before bump_only_after settle_judged_on_arrival settle_forgotten
-    flight_across_the_end_of_settling compare_forgotten_on_hits
+    flight_across_the_end_of_settling flight_across_the_end_of_one_of_two compare_forgotten_on_hits
 }
 
 #[cfg(test)]
@@ -184,6 +184,7 @@ mod tests {
         is_found("settle judged on arrival", settle_judged_on_arrival::schedule);
         is_found("settle forgotten", settle_forgotten::schedule);
         is_found("flight across the end of settling", flight_across_the_end_of_settling::schedule);
+        is_found("flight across the end of one of two", flight_across_the_end_of_one_of_two::schedule);
         is_found("compare forgotten on hits", compare_forgotten_on_hits::schedule);
     }
 }

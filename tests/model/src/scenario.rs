@@ -175,6 +175,36 @@ impl World {
         self.apply_late(given);
     }
 
+    /// Two that settle, the second begun while the store settles after the first: what was asked for before the first is
+    /// due may be under way when it is, and no write ends in between.
+    fn two_that_settle(&self, first: Option<usize>, second: Option<usize>) {
+        let settle = Settle { lag: SETTLE, ..Settle::default() };
+        let begin = |namespace| {
+            let write = self.fences.write(&self.scope(namespace), settle);
+            let given = self.give(namespace);
+            drop(write);
+            for (at, version) in &given {
+                at.acknowledged.fetch_max(*version, SeqCst);
+            }
+            given
+        };
+        let first = begin(first);
+        crate::clock::advance(SETTLE / 2);
+        let second = begin(second);
+        for given in [first, second] {
+            on_the_way();
+            for (at, version) in &given {
+                at.apply(*version);
+            }
+            on_the_way();
+            crate::clock::advance(SETTLE / 2);
+            for (at, version) in given {
+                at.due.fetch_max(version, SeqCst);
+            }
+            thread::yield_now();
+        }
+    }
+
     /// A write that nobody answers, and that is applied all the same, or not.
     fn write_of_unknown_outcome(&self, namespace: Option<usize>) {
         let mut write = self.fences.write(&self.scope(namespace), Settle::default());
@@ -257,11 +287,12 @@ pub fn schedule_seen(seen: &Arc<Seen>) {
         }));
     }
     // One thread at most moves the time on: it must not pass another's late write.
-    let kind = thread_rng().gen_range(0..3);
+    let kind = thread_rng().gen_range(0..4);
     if kind > 0 {
         let world = Arc::clone(&world);
         threads.push(thread::spawn(move || match kind {
             1 => world.write_that_settles(any_scope()),
+            2 => world.two_that_settle(any_scope(), any_scope()),
             _ => world.write_of_unknown_outcome(any_scope()),
         }));
     }

@@ -5,7 +5,7 @@ if redis.call('HGET', KEYS[1], 'b') ~= ARGV[1] then
 end
 -- First: a script that has written something may go on where memory is full.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local hold = math.max(tonumber(redis.call('HGET', KEYS[1], 'q')), now() + ARGV[5])
+local hold = math.max(tonumber(redis.call('HGET', KEYS[1], 'q')), after(now(), ARGV[5]))
 redis.call('HSET', KEYS[1], 'e', ARGV[4], 'q', string.format('%.0f', hold))
 redis.call('PUBLISH', ARGV[3], '*')
 return 1

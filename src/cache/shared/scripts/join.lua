@@ -11,7 +11,7 @@ local foreign = v[1] and ((ARGV[4] ~= '' and v[3] ~= ARGV[4]) or (ARGV[4] == '' 
 if not v[1] or foreign then
   redis.call('DEL', key)
   local hold = foreign and ARGV[12] or ARGV[6]
-  redis.call('HSET', key, 'b', ARGV[1], 'e', ARGV[2], 'r', ARGV[5], 'q', string.format('%.0f', at + hold))
+  redis.call('HSET', key, 'b', ARGV[1], 'e', ARGV[2], 'r', ARGV[5], 'q', string.format('%.0f', after(at, hold)))
   if ARGV[4] == '' then redis.call('HSET', key, 'k', ARGV[3]) else redis.call('HSET', key, 'p', ARGV[4]) end
   redis.call('PUBLISH', ARGV[11], '*')
   v = { ARGV[1], ARGV[4] == '' and ARGV[3] }
@@ -20,7 +20,7 @@ else
   local other = v[4] ~= ARGV[5] or (ARGV[5] == '' and ARGV[9] == '1')
   local lost = (ARGV[7] ~= '' and ARGV[7] ~= v[1]) or (ARGV[8] ~= '' and ARGV[8] ~= ARGV[5])
   if other or lost then
-    local hold = math.max(tonumber(v[5]), at + ARGV[6])
+    local hold = math.max(tonumber(v[5]), after(at, ARGV[6]))
     redis.call('HSET', key, 'e', ARGV[2], 'r', ARGV[5], 'q', string.format('%.0f', hold))
     redis.call('PUBLISH', ARGV[11], '*')
   end

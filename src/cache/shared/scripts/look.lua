@@ -1,6 +1,6 @@
 -- KEYS: fences, entry. ARGV: birth, lifetime of the fences (ms), '1' to look at the entry too, the fences of the scope.
--- Answers: stamp, 1 if what is fetched now may be stored, the entry if it was stored under this very stamp, how long it
--- may still be used (ms).
+-- Answers: stamp, 1 if what is fetched now may be stored (else a number below 0), the entry if it was stored under this
+-- very stamp, how long it may still be used (ms).
 if redis.call('HGET', KEYS[1], 'b') ~= ARGV[1] then
   return redis.error_reply('UNJOINED the fences are others')
 end

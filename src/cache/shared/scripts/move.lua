@@ -15,8 +15,8 @@ for i = 8, #ARGV do
   for name, untold in string.gmatch(marks or '', '(%x+)=(%d+)') do
     if name ~= ARGV[5] and tonumber(untold) > at then kept[#kept + 1] = ' ' .. name .. '=' .. untold end
   end
-  if ARGV[6] ~= '0' then kept[#kept + 1] = string.format(' %s=%.0f', ARGV[5], at + ARGV[6]) end
-  settled = math.max(tonumber(settled or 0), ARGV[7] == '0' and 0 or at + ARGV[7])
+  if ARGV[6] ~= '0' then kept[#kept + 1] = string.format(' %s=%.0f', ARGV[5], after(at, ARGV[6])) end
+  settled = math.max(tonumber(settled or 0), ARGV[7] == '0' and 0 or after(at, ARGV[7]))
   changed[#changed + 1] = ARGV[i]
   changed[#changed + 1] = string.format('%s %.0f%s', ARGV[4], settled, table.concat(kept))
 end
