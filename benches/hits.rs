@@ -367,6 +367,7 @@ impl Keying {
             vary: vec![CONTENT_TYPE],
             credentials: vec![AUTHORIZATION],
             ignore_query: Vec::new(),
+            ordered: false,
             store_if: StoreIf::default(),
         };
         let mut headers = HeaderMap::new();

@@ -207,6 +207,7 @@ fn cache_policy() -> CachePolicy {
             "proxy-authorization",
         ]),
         ignore_query: Vec::new(),
+        ordered: false,
         store_if: StoreIf::default(),
     }
 }

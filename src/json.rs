@@ -11,7 +11,7 @@ mod utf8;
 
 use std::ops::Range;
 
-pub use text::{Text, unescape};
+pub use text::{Text, spelled_plainly, unescape};
 pub use utf8::is_utf8;
 
 /// Containers may be nested this deep, the outermost counted (RFC 8259 section 9 lets a parser set the limit).
@@ -320,6 +320,12 @@ pub fn top_level<'a>(body: &'a [u8], mut visit: impl FnMut(&Text<'a>, Range<usiz
         visit(&name, span);
     }
     scanner.end()
+}
+
+/// Whether the bytes are one JSON text, as the [`Scanner`] reads it.
+pub fn is_text(bytes: &[u8]) -> bool {
+    let mut scanner = Scanner::new(bytes);
+    scanner.skip().and_then(|_| scanner.end()).is_ok()
 }
 
 /// Whether a value (as spanned by the scanner) is an array without elements.

@@ -458,3 +458,39 @@ fn redis_as_written_and_as_meant() {
         assert!(problems.contains(said) && !problems.contains("canary"), "{wrong}: {problems}");
     }
 }
+
+#[test]
+fn an_upstream_that_is_another_store_elsewhere_is_told_of() {
+    let notes = |redis: &str, upstream: &str, preset: &str| {
+        let text = format!(
+            "version: 1\ncompat_env: false\nredis: {{{redis}}}\nroutes: [{{name: r, path: /, upstream: '{upstream}', preset: {preset}}}]"
+        );
+        parse(&text, &[]).unwrap().notes
+    };
+    let far = "url: 'redis://10.0.0.7'";
+    for (redis, upstream, told) in [
+        (far, "http://localhost:6333", true),
+        (far, "http://LOCALHOST:6333", true),
+        (far, "http://127.0.0.1:6333", true),
+        (far, "http://[::1]:6333", true),
+        (far, "http://0.0.0.0:6333", true),
+        (far, "http://qdrant:6333", true),
+        ("url: 'rediss://:secret@eu1.upstash.io'", "http://qdrant", true),
+        (far, "https://qdrant.example.com", false),
+        (far, "http://10.0.0.8:6333", false),
+        (far, "http://[2001:db8::1]:6333", false),
+        ("url: 'redis://127.0.0.1'", "http://qdrant:6333", false),
+        ("url: 'redis://localhost'", "http://localhost:6333", false),
+        ("url: 'redis://10.0.0.7', prefix: 'staging:'", "http://localhost:6333", false),
+        ("url: 'redis://10.0.0.7', prefix: 'pillion:'", "http://localhost:6333", true),
+        ("url: ''", "http://localhost:6333", false),
+    ] {
+        let notes = notes(redis, upstream, "qdrant");
+        assert_eq!(
+            notes.iter().any(|note| note.contains("redis.prefix")),
+            told,
+            "{redis} {upstream}: {notes:?}"
+        );
+    }
+    assert!(notes(far, "http://localhost:11434", "openai").is_empty(), "vectors are not brought to Redis");
+}

@@ -157,6 +157,24 @@ fn aliases_are_assumed_where_a_store_has_them() {
     }
 }
 
+/// Each reads the content into a structure of its own, but Elasticsearch, which reads a `sort` as it comes.
+#[test]
+fn the_order_of_members_counts_where_a_store_reads_them_in_order() {
+    for table in tables() {
+        for rule in &plan(&table, "").rules {
+            if let Action::Cache(policy) = &rule.action {
+                assert_eq!(
+                    policy.ordered,
+                    table.preset == "elasticsearch",
+                    "{}: {}",
+                    table.preset,
+                    rule.name
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn work_behind_the_answer_is_given_time() {
     for (preset, rule) in [
@@ -165,6 +183,7 @@ fn work_behind_the_answer_is_given_time() {
         ("weaviate-rest", "jobs"),
         ("milvus-v2", "jobs"),
         ("elasticsearch", "by-query-later"),
+        ("chroma-v2", "attach-function"),
     ] {
         let table = tables().into_iter().find(|table| table.preset == preset).unwrap();
         let plan = plan(&table, "");

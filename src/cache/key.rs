@@ -92,7 +92,7 @@ impl Keyring {
 
     /// The names of requests that one rule takes. `upstream` is where they are forwarded to, from the configuration.
     pub fn names(&self, upstream: &str, policy: &Policy) -> Names {
-        let Policy { vary, credentials, ignore_query, .. } = policy;
+        let Policy { vary, credentials, ignore_query, ordered, .. } = policy;
         let mut begun = self.stream();
         begun.bytes(upstream.as_bytes());
         for list in [vary, credentials] {
@@ -105,11 +105,13 @@ impl Keyring {
         for name in ignore_query {
             begun.bytes(name.as_bytes());
         }
+        begun.length(usize::from(*ordered));
         Names {
             keyring: self.clone(),
             begun,
             counted: vary.iter().chain(credentials).cloned().collect(),
             ignore_query: ignore_query.clone(),
+            ordered: *ordered,
         }
     }
 
@@ -128,11 +130,14 @@ impl fmt::Debug for Keyring {
 #[derive(Clone)]
 pub struct Names {
     keyring: Keyring,
-    /// Has the upstream and every list of the policy in it: rules that differ in any of them share no name.
+    /// Has the upstream in it, every list of the policy, and whether order counts: rules that differ in any of them share
+    /// no name.
     begun: Stream,
     /// The headers that the policy names, in its order.
     counted: Vec<HeaderName>,
     ignore_query: Vec<String>,
+    /// The order of an object's members counts.
+    ordered: bool,
 }
 
 /// The head of a request's names: what both begin with.
@@ -142,7 +147,7 @@ pub(super) struct Head(Stream);
 impl Names {
     /// The key of a request.
     pub fn key(&self, request: &Identity<'_>) -> Key {
-        self.key_behind(self.head(request), request)
+        self.key_behind(self.head(request), request).0
     }
 
     pub(super) fn head(&self, request: &Identity<'_>) -> Head {
@@ -154,25 +159,29 @@ impl Names {
         Head(out)
     }
 
-    /// The key of the request whose head this is.
-    pub(super) fn key_behind(&self, Head(mut out): Head, request: &Identity<'_>) -> Key {
+    /// The key of the request whose head this is, and whether its content was read: JSON of one meaning, or none.
+    pub(super) fn key_behind(&self, Head(mut out): Head, request: &Identity<'_>) -> (Key, bool) {
         out.raw(b"K");
         write_query(&mut out, request.query, &self.ignore_query);
-        self.write_body(&mut out, request.body);
-        Key(out.digest())
+        let read = self.write_body(&mut out, request.body);
+        (Key(out.digest()), read)
     }
 
-    /// The three kinds of body are told apart by a tag: a body that is not JSON never meets one that is.
-    fn write_body(&self, out: &mut Stream, body: &[u8]) {
+    /// The three kinds of body are told apart by a tag: a body that is not JSON never meets one that is. `false` where it
+    /// could not be read.
+    fn write_body(&self, out: &mut Stream, body: &[u8]) -> bool {
+        let digest = if self.ordered { canonical::ordered_digest } else { canonical::digest };
         if body.is_empty() {
             out.raw(b"E");
-        } else if let Some(digest) = canonical::digest(&self.keyring, body) {
+        } else if let Some(digest) = digest(&self.keyring, body) {
             out.raw(b"J");
             out.raw(&digest.to_le_bytes());
         } else {
             out.raw(b"R");
             out.bytes(body);
+            return false;
         }
+        true
     }
 }
 

@@ -32,14 +32,22 @@ impl Memo {
 
     /// The key of a request that the rule of these names takes.
     pub fn key(&self, names: &Names, request: &Identity<'_>) -> Key {
+        self.key_of(names, request).0
+    }
+
+    /// The key, and whether the content is JSON of one meaning, or none. Only such are remembered: others are as good as
+    /// never searches.
+    pub fn key_of(&self, names: &Names, request: &Identity<'_>) -> (Key, bool) {
         let head = names.head(request);
         let exact = head.exact(request);
         if let Some(key) = self.keys.get(&exact) {
-            return key;
+            return (key, true);
         }
-        let key = names.key_behind(head, request);
-        self.keys.insert(exact, key);
-        key
+        let (key, read) = names.key_behind(head, request);
+        if read {
+            self.keys.insert(exact, key);
+        }
+        (key, read)
     }
 }
 

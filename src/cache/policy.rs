@@ -30,6 +30,8 @@ pub struct Policy {
     pub credentials: Vec<HeaderName>,
     /// Query parameters that do not change the answer.
     pub ignore_query: Vec<String>,
+    /// The order of an object's members changes the answer.
+    pub ordered: bool,
     /// What an answer must look like to be stored.
     pub store_if: StoreIf,
 }
@@ -77,6 +79,7 @@ mod tests {
             vary: Vec::new(),
             credentials: Vec::new(),
             ignore_query: Vec::new(),
+            ordered: false,
             store_if: StoreIf::default(),
         };
         let names = Keyring::seeded([7; 16]).names("http://h:80", &policy);

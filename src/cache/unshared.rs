@@ -61,6 +61,7 @@ mod tests {
             vary: Vec::new(),
             credentials: Vec::new(),
             ignore_query: Vec::new(),
+            ordered: false,
             store_if: StoreIf::default(),
         };
         let names = Keyring::seeded([7; 16]).names("http://h:80", &policy);

@@ -28,7 +28,8 @@ Where nothing else is said:
 - An embedding is stored for `embeddings_ttl`, 24 hours, [input by input](cache.md#embeddings); no write drops it.
 - A write drops what it names from before it is sent until its outcome is known, whatever that is. \"Settles\" is how long
   after that nothing is stored of the same part; `cache: {settle: ...}` of the route replaces it.
-- Any request that no rule knows drops everything of the store, unless it is a GET, HEAD or OPTIONS.
+- Any request that no rule knows drops everything of the store, unless it is a GET, HEAD or OPTIONS. \"Any method\" is any but
+  OPTIONS, which changes nothing.
 - \"Everything\" means everything stored of the same upstream host and port.
 - A name that cannot be read where it is looked for (content that is not JSON or is encoded, a name that is there twice)
   counts as everything.
@@ -167,6 +168,9 @@ fn key(out: &mut String, policy: &Policy) {
     if !policy.ignore_query.is_empty() {
         let ignored: Vec<String> = policy.ignore_query.iter().map(|name| code(name)).collect();
         let _ = writeln!(out, "- Not in the key: the parameter {}.", ignored.join(", "));
+    }
+    if policy.ordered {
+        out.push_str("- In the key, other than elsewhere: the order of the members of JSON objects.\n");
     }
 }
 

@@ -142,7 +142,7 @@ pub struct Config {
     pub log: Log,
     /// Further trusted roots for TLS upstreams, PEM.
     pub tls_ca: Option<PathBuf>,
-    /// What the operator should know at start: overrides from the environment, routes skipped.
+    /// What the operator should know at start: overrides from the environment, routes skipped, stores that may be confused.
     pub notes: Vec<String>,
 }
 

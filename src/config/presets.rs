@@ -199,6 +199,9 @@ pub(super) struct Store {
     pub(super) credentials: Option<Vec<String>>,
     /// Query parameters that do not change the answer.
     pub(super) ignore_query: Option<Vec<String>>,
+    /// The service reads JSON objects in the order of their members, so that the order is part of the key.
+    #[serde(default)]
+    pub(super) ordered: bool,
 }
 
 #[cfg(test)]

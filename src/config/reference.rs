@@ -86,8 +86,9 @@ const PRESETS_TEXT: &str = "
 adding a service is adding a file there and its name in `src/config/presets.rs`. Its rules are written in the same language as `routes[].rules`: the first that matches the method,
 the normalised path behind the route's prefix (slashes collapsed, a trailing one dropped, escapes decoded where that is
 safe) and the query holds. Whatever no rule takes passes, except on a service with rules that store or invalidate: there
-any method but GET, HEAD and OPTIONS counts as a write of everything, since a missed write would be worse than a miss. A
-rule that is never reached, because one before it takes all that it would, is an error.
+any method but GET, HEAD and OPTIONS counts as a write of everything, since a missed write would be worse than a miss.
+OPTIONS goes to a rule only if its `methods` name it: it changes nothing (RFC 9110 section 9.2.1). A rule that is never
+reached, because one before it takes all that it would, is an error.
 
 A level of a scope is `{path: GROUP}` (a named group of the pattern, percent-decoded), `{query: NAME}`, `{body: POINTER}`,
 `{header: NAME}`, `{const: NAME}`, or `\"*\"` for everything below. With a `default:`, that is the name where there is
@@ -95,7 +96,12 @@ none, or an empty one. A level that cannot be read counts as `\"*\"`, default or
 held, or is encoded; a name that is there twice, or in another case (some parsers take either); a value that is neither a
 string nor a whole number. Then a write drops everything below, and a stored search is dropped by any write there.
 
-A condition holds where any of its lines holds. It is read from requests of rules that have one, and from no others.
+A condition holds where any of its lines holds. It is read from requests of rules that have one, and from no others. `matches`
+looks through JSON in which every character of a string is spelled in the plainest way: `\"s\\u0061mple\"` is seen as
+`\"sample\"`. In other content (YAML, CBOR) a name has other spellings, so there it is never told: `pass_if` holds.
+
+`ordered: true` is for services that read the members of an object one by one, such as a `sort` whose first member counts
+most. Elsewhere searches that differ in the order of members alone are one.
 
 Presets of your own stand under `presets:`. This one knows a service that is asked by `POST /find` and told its
 collection in the content:

@@ -1,5 +1,6 @@
 //! The file as meant: layers laid over each other, everything checked once and never again.
 
+mod namesakes;
 mod reach;
 mod reading;
 mod redis;
@@ -49,6 +50,7 @@ pub(super) fn resolve(file: &File, env: &Environment, findings: &mut Findings) -
     let routes = routes(file, &shared, &mut notes, findings);
     let log = log(file.log.as_ref(), findings);
     let redis = self::redis::resolve(file, env, findings);
+    notes.extend(namesakes::note(redis.as_ref(), &routes));
     let tls_ca = tls_ca(file, findings);
     Some(Config {
         source: None,

@@ -14,7 +14,8 @@ pub(super) struct Rule {
     /// For logs and for `pillion check`. Required.
     #[schemars(required)]
     pub(super) name: Option<String>,
-    /// Methods it takes. Empty: any, which is right for writes, since services often accept more than they document.
+    /// Methods it takes. Empty: any but OPTIONS, which changes nothing. That is right for writes, since services often accept
+    /// more than they document.
     pub(super) methods: Option<Vec<String>>,
     /// A regular expression (of Rust's `regex` crate) for the normalised path behind the route's prefix. Anchor it
     /// with `^` and `$`. Missing: any path.
@@ -55,6 +56,9 @@ pub(super) struct Rule {
     pub(super) vary: Option<Vec<String>>,
     /// Query parameters that do not change the answer. Missing: what the preset knows of the service.
     pub(super) ignore_query: Option<Vec<String>>,
+    /// The service reads JSON objects in the order of their members, so that the order is part of the key. Missing: what the
+    /// preset knows of the service, else `false`.
+    pub(super) ordered: Option<bool>,
 }
 
 /// What a request is for.
@@ -139,7 +143,8 @@ pub(super) struct Condition {
     pub(super) query: Option<BTreeMap<String, Values>>,
     /// Values in the content, by JSON pointer.
     pub(super) body: Option<BTreeMap<String, Values>>,
-    /// A regular expression that the content has somewhere, byte by byte as it came.
+    /// A regular expression that the content has somewhere: JSON as it came, but for the escapes of strings, each of which is
+    /// the character itself, or `\n` and its like where that cannot stand there. Never found where there is no content.
     pub(super) matches: Option<String>,
 }
 

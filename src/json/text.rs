@@ -45,6 +45,51 @@ pub fn unescape(raw: &[u8]) -> Option<Cow<'_, str>> {
     String::from_utf8(decode(raw)?).ok().map(Cow::Owned)
 }
 
+/// A JSON text in which each character of a string is spelled in one way: as itself, or, where section 7 forbids that, by
+/// the shortest escape. Still a JSON text, of the same meaning. Without a backslash it is that already. Left as they are:
+/// controls that have no short escape, and surrogates without a partner.
+pub fn spelled_plainly(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'\\', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let (plain, escaped) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let (escape, tail) = escaped.split_at(escaped.len().min(2));
+        let (short, tail) = match (escape, character(tail)) {
+            (b"\\/", _) => (&b"/"[..], tail),
+            (b"\\u", Some((character, behind))) => match short_escape(character) {
+                Some(short) => (short, behind),
+                None if character.is_ascii_control() => (escape, tail),
+                None => {
+                    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    (&[][..], behind)
+                }
+            },
+            _ => (escape, tail),
+        };
+        out.extend_from_slice(short);
+        rest = tail;
+    }
+    out.extend_from_slice(rest);
+    Cow::Owned(out)
+}
+
+fn short_escape(character: char) -> Option<&'static [u8]> {
+    Some(match character {
+        '"' => b"\\\"",
+        '\\' => b"\\\\",
+        '\n' => b"\\n",
+        '\r' => b"\\r",
+        '\t' => b"\\t",
+        '\u{8}' => b"\\b",
+        '\u{c}' => b"\\f",
+        _ => return None,
+    })
+}
+
 /// The bytes behind the escapes of RFC 8259 section 7.
 fn decode(raw: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(raw.len());

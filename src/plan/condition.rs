@@ -3,7 +3,8 @@
 use regex::bytes::Regex;
 
 use super::request::{Parameter, Request};
-use crate::json::pointer::{self, Found, Pointer, Scalar};
+use crate::json::pointer::{Found, Pointer, Scalar};
+use crate::json::{self, pointer};
 
 /// Holds where any of its lines holds.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +13,8 @@ pub struct Condition {
     pub query: Vec<(String, Values)>,
     /// The same of places in the content, which is JSON.
     pub body: Vec<(Pointer, Values)>,
-    /// Found anywhere in the content as it came.
+    /// Found anywhere in the content, which is JSON, as [`json::spelled_plainly`] has it: what a store takes for one name
+    /// must not slip past by another spelling. Nothing is found where there is no content.
     pub matches: Option<Regex>,
 }
 
@@ -38,6 +40,20 @@ impl Condition {
     /// Whether it holds; `unclear` is the answer of a line that cannot be told, so that a mistake is never one that
     /// stores too much.
     pub fn holds(&self, request: &Request<'_>, unclear: bool) -> bool {
+        self.holds_of_json(request, unclear)
+            || unclear
+                && self.wants_json()
+                && !request.content.is_some_and(|c| c.is_empty() || json::is_text(c))
+    }
+
+    /// Whether it cannot be told of content that is not JSON: YAML, CBOR and their like have spellings of their own.
+    pub fn wants_json(&self) -> bool {
+        self.matches.is_some()
+    }
+
+    /// As [`holds`](Self::holds), of content that is JSON or none if `unclear` is true: a look-up learns that when it
+    /// makes the key, and need not read the content for it again.
+    pub fn holds_of_json(&self, request: &Request<'_>, unclear: bool) -> bool {
         self.query.iter().any(|(name, values)| match request.parameter(name) {
             Parameter::Absent => false,
             Parameter::Value(value) => values.take(|scalar| scalar.text() == value),
@@ -50,7 +66,10 @@ impl Condition {
             return false;
         }
         let Some(content) = content else { return unclear };
-        if self.matches.as_ref().is_some_and(|pattern| pattern.is_match(content)) {
+        let found = |pattern: &Regex| {
+            pattern.is_match(&json::spelled_plainly(content)) && (unclear || json::is_text(content))
+        };
+        if self.matches.as_ref().is_some_and(found) {
             return true;
         }
         if self.body.is_empty() {
@@ -115,6 +134,42 @@ mod tests {
             for unclear in [false, true] {
                 let holds = condition().holds(&request, unclear);
                 assert_eq!(holds, expected.unwrap_or(unclear), "{query:?} {content:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_sees_the_content_as_it_is_read() {
+        let headers = HeaderMap::new();
+        let pattern = r#""sample"\s*:|\(\\n\)|\(\\"\)|/x|é"#;
+        let condition = Condition { matches: Some(Regex::new(pattern).unwrap()), ..Condition::default() };
+        for (content, expected) in [
+            (r#"{"sample":1}"#, Some(true)),
+            (r#"{"s\u0061mple" :1}"#, Some(true)),
+            (r#"{"\u0073\u0061\u006D\u0070\u006c\u0065":1}"#, Some(true)),
+            (r#"{"q":"(\n)"}"#, Some(true)),
+            (r#"{"q":"(\u000a)"}"#, Some(true)),
+            (r#"{"q":"(\u0022)"}"#, Some(true)),
+            (r#"{"q":"\/x"}"#, Some(true)),
+            (r#"{"q":"\u00e9"}"#, Some(true)),
+            // In another text's string, a name is none.
+            (r#"{"q":"\"sample\":"}"#, Some(false)),
+            (r#"{"q":"\u0022sample\u0022:"}"#, Some(false)),
+            (r#"{"s\\u0061mple":1}"#, Some(false)),
+            (r#"{"q":"\ud83d\u0061"}"#, Some(false)),
+            (r#"{"a":1}"#, Some(false)),
+            ("", Some(false)),
+            ("sample: 1", None),
+            (r#"{"sample"/**/:1}"#, None),
+            (r#"{a: {"sample":1}}"#, None),
+            ("{}\n{}", None),
+            (" ", None),
+        ] {
+            for unclear in [false, true] {
+                let request =
+                    Request { path: "/", query: None, headers: &headers, content: Some(content.as_bytes()) };
+                let holds = condition.holds(&request, unclear);
+                assert_eq!(holds, expected.unwrap_or(unclear), "{content}");
             }
         }
     }

@@ -177,6 +177,12 @@ mod tests {
         let takes = |method, path, query| matcher.takes(&method, path, query);
         assert!(takes(Method::GET, "/_search", None) && takes(Method::POST, "/_search", Some("size=1")));
         assert!(!takes(Method::PUT, "/_search", None) && !takes(Method::GET, "/search", None));
+        matcher.methods.clear();
+        let takes = |method, path, query| matcher.takes(&method, path, query);
+        assert!(takes(Method::DELETE, "/_search", None) && !takes(Method::OPTIONS, "/_search", None));
+        matcher.methods = vec![Method::GET, Method::OPTIONS];
+        let takes = |method, path, query| matcher.takes(&method, path, query);
+        assert!(takes(Method::OPTIONS, "/_search", None));
         for query in ["scroll=1m", "scroll", "a=1&source=%7B%7D", "a=1;scroll=1m", "scr%6Fll=1m"] {
             assert!(!takes(Method::GET, "/_search", Some(query)), "{query}");
         }

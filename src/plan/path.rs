@@ -10,7 +10,9 @@ pub struct MalformedPath;
 /// (RFC 3986 section 6.2.2), so `/%75psert//n/` is seen as `/upsert/n`.
 ///
 /// Kept encoded: controls, space, DEL, `/`, `\`, `%`, `?`, `#` and bytes that are not ASCII. Dot segments, encoded or
-/// not, are refused: upstreams disagree about them, and a write must not slip past its rule.
+/// not, are refused: upstreams disagree about them, and a write must not slip past its rule. What is behind an encoded slash
+/// or a backslash counts as a segment (nginx decodes first and then takes the dots away), and what is behind a `;` does not
+/// (Tomcat). An upstream that decodes twice is not looked out for: `%252E` is the name `%2E`.
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, MalformedPath> {
     let bytes = path.as_bytes();
     if is_plain(bytes) {
@@ -41,18 +43,26 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, MalformedPath> {
     if out.len() > 1 && out.last() == Some(&b'/') {
         out.pop();
     }
-    if out.split(|&b| b == b'/').any(|segment| segment == b"." || segment == b"..") {
-        return Err(MalformedPath);
-    }
-    String::from_utf8(out).map(Cow::Owned).map_err(|_| MalformedPath)
+    let out = String::from_utf8(out).map_err(|_| MalformedPath)?;
+    if has_dots(&out) { Err(MalformedPath) } else { Ok(Cow::Owned(out)) }
 }
 
-/// Whether nothing of the path would change: no escape, no empty or dotted segment, no trailing slash. One pass, because
-/// every request pays it.
+/// Whether a segment is dots for any upstream. Of the escapes, the decodable are gone, and the others in capitals.
+fn has_dots(path: &str) -> bool {
+    path.contains('.')
+        && path
+            .split(['/', '\\'])
+            .flat_map(|part| part.split("%2F"))
+            .flat_map(|part| part.split("%5C"))
+            .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+}
+
+/// Whether nothing of the path would change: no escape, no empty or dotted segment, no trailing slash, and no backslash,
+/// which some take for one. One pass, because every request pays it.
 fn is_plain(path: &[u8]) -> bool {
     let mut after_slash = false;
     for byte in path {
-        if *byte == b'%' || after_slash && matches!(byte, b'/' | b'.') {
+        if matches!(byte, b'%' | b'\\') || after_slash && matches!(byte, b'/' | b'.') {
             return false;
         }
         after_slash = *byte == b'/';
@@ -100,6 +110,21 @@ mod tests {
             ("/a/../upsert", Err(MalformedPath)),
             ("/a/%2e%2E/upsert", Err(MalformedPath)),
             ("/./upsert", Err(MalformedPath)),
+            ("/query/x%2F..%2F..%2Freset", Err(MalformedPath)),
+            ("/query/x%2f%2e%2e%2f%2e%2e%2freset", Err(MalformedPath)),
+            ("/query/..%2Freset", Err(MalformedPath)),
+            ("/query/x%2F.", Err(MalformedPath)),
+            ("/query/..%5creset", Err(MalformedPath)),
+            ("/query\\..\\reset", Err(MalformedPath)),
+            ("/query%5C..", Err(MalformedPath)),
+            ("/query/..;/reset", Err(MalformedPath)),
+            ("/query/.;x=1/reset", Err(MalformedPath)),
+            ("/query/..%3B/reset", Err(MalformedPath)),
+            ("/query%2F..;%2Freset", Err(MalformedPath)),
+            ("/query/...%2F.x/x..", Ok("/query/...%2F.x/x..")),
+            ("/query/x;..", Ok("/query/x;..")),
+            ("/query\\x", Ok("/query\\x")),
+            ("/query/%252E%252e", Ok("/query/%252E%252e")),
             ("/bad%zz", Err(MalformedPath)),
             ("/cut%2", Err(MalformedPath)),
         ] {

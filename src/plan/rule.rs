@@ -87,7 +87,7 @@ impl Rule {
 /// Which requests a rule takes.
 #[derive(Clone, Debug)]
 pub struct Matcher {
-    /// Empty: any method.
+    /// Empty: any method but OPTIONS, which changes nothing (RFC 9110 section 9.2.1) and is sent by browsers unasked.
     pub methods: Vec<Method>,
     /// Matched against the normalised path, behind the route's prefix. `None`: any path.
     pub path: Option<Regex>,
@@ -100,10 +100,14 @@ pub struct Matcher {
 impl Matcher {
     /// Whether it takes a request.
     pub fn takes(&self, method: &Method, path: &str, query: Option<&str>) -> bool {
-        (self.methods.is_empty() || self.methods.contains(method))
+        self.takes_method(method)
             && self.path.as_ref().is_none_or(|pattern| pattern.is_match(path))
             && self.query_has.as_ref().is_none_or(|name| has_parameter(query, name))
             && !self.query_lacks.iter().any(|name| has_parameter(query, name))
+    }
+
+    fn takes_method(&self, method: &Method) -> bool {
+        if self.methods.is_empty() { *method != Method::OPTIONS } else { self.methods.contains(method) }
     }
 }
 

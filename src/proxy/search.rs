@@ -26,7 +26,7 @@ use crate::cache::store::{Hit, Store, Stored};
 use crate::cache::unshared::Unshared;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
-use crate::plan::{Action, Rule, StopSdk};
+use crate::plan::{Action, Condition, Rule, StopSdk};
 
 /// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
 const MEMO_SHARE: u64 = 16;
@@ -143,7 +143,11 @@ impl<'a> Search<'a> {
         if !may_look_up(seen, at, rule, outbound, exchange) {
             return None;
         }
-        let key = cache.memo.key(names, &at.identity(outbound));
+        let (key, is_json) = cache.memo.key_of(names, &at.identity(outbound));
+        if !is_json && rule.pass_if.as_ref().is_some_and(Condition::wants_json) {
+            exchange.cache = Some(CacheStatus::Bypass(Bypass::Rule));
+            return None;
+        }
         let terms = Terms { hold: policy.max_entry, ..terms };
         Some(Self { at, policy, key, refresh: seen.asks.cache == CacheAsk::Refresh, terms })
     }
@@ -405,8 +409,8 @@ pub(super) fn may_look_up(
         Bypass::Size
     } else if seen.conditional {
         Bypass::Encoded
-    } else if rule.pass_if.as_ref().is_some_and(|c| c.holds(&at.facts(outbound), true)) {
-        // What cannot be read is not stored.
+    } else if rule.pass_if.as_ref().is_some_and(|c| c.holds_of_json(&at.facts(outbound), true)) {
+        // What cannot be read is not stored. Whether it is JSON is told by who makes the key.
         Bypass::Rule
     } else {
         return true;

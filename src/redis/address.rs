@@ -69,7 +69,8 @@ impl Address {
         Ok(Self { host, port: PORT, tls: true, user: Some("default".into()), password, database: 0 })
     }
 
-    pub(super) fn host(&self) -> &str {
+    /// A name, or an address without brackets.
+    pub fn host(&self) -> &str {
         &self.host
     }
 

@@ -1,7 +1,8 @@
 //! One digest for all spellings of a JSON text that mean the same to every parser (RFC 8259).
 //!
-//! Ignored: the order of members, insignificant white space, how characters of a string are escaped. Not ignored:
-//! the spelling of numbers (`1` and `1.0` may be two ids), the order of elements, null against absent.
+//! Ignored: the order of members (RFC 8259 section 4 leaves it without a meaning; for the stores that give it one, it
+//! counts), insignificant white space, how characters of a string are escaped. Not ignored: the spelling of numbers (`1`
+//! and `1.0` may be two ids), the order of elements, null against absent.
 //! Where parsers disagree about the meaning there is no digest, and the bytes themselves are the identity.
 
 use std::borrow::Cow;
@@ -24,9 +25,18 @@ impl From<Invalid> for Ambiguous {
 /// `None` where the body is not one JSON text in UTF-8, is nested too deep, names a member twice at any depth (section
 /// 4: parsers disagree which one holds), or holds half of a surrogate pair (section 8.2: unpredictable).
 pub(super) fn digest(keyring: &Keyring, body: &[u8]) -> Option<u128> {
+    walk(keyring, body, false)
+}
+
+/// As [`digest`], but the order of members counts.
+pub(super) fn ordered_digest(keyring: &Keyring, body: &[u8]) -> Option<u128> {
+    walk(keyring, body, true)
+}
+
+fn walk(keyring: &Keyring, body: &[u8], ordered: bool) -> Option<u128> {
     std::str::from_utf8(body).ok()?;
     let mut out = keyring.stream();
-    let mut walk = Walk { keyring, scanner: Scanner::new(body), members: 0 };
+    let mut walk = Walk { keyring, ordered, scanner: Scanner::new(body), members: 0 };
     walk.value(&mut out).ok()?;
     walk.scanner.end().ok()?;
     Some(out.digest())
@@ -34,6 +44,7 @@ pub(super) fn digest(keyring: &Keyring, body: &[u8]) -> Option<u128> {
 
 struct Walk<'a> {
     keyring: &'a Keyring,
+    ordered: bool,
     scanner: Scanner<'a>,
     members: usize,
 }
@@ -59,26 +70,26 @@ impl<'a> Walk<'a> {
 
     /// Each value becomes a digest of its own, so that the members can be put in order without keeping their values.
     fn object(&mut self, out: &mut Stream) -> Result<(), Ambiguous> {
-        let mut sorted: Vec<(Cow<'a, [u8]>, u128)> = Vec::new();
-        let mut members = self.scanner.object()?;
-        while let Some(name) = members.next(&mut self.scanner)? {
+        let mut members: Vec<(Cow<'a, [u8]>, u128)> = Vec::new();
+        let mut entered = self.scanner.object()?;
+        while let Some(name) = entered.next(&mut self.scanner)? {
             self.members += 1;
             if self.members > MAX_MEMBERS {
                 return Err(Ambiguous);
             }
             let mut inner = self.keyring.stream();
             self.value(&mut inner)?;
-            sorted.push((name.decode().ok_or(Ambiguous)?, inner.digest()));
+            members.push((name.decode().ok_or(Ambiguous)?, inner.digest()));
         }
-        sorted.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        if sorted.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+        if self.ordered {
+            write_members(out, &members);
+        }
+        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        if members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
             return Err(Ambiguous);
         }
-        out.raw(b"{");
-        out.length(sorted.len());
-        for (name, value) in &sorted {
-            out.bytes(name);
-            out.raw(&value.to_le_bytes());
+        if !self.ordered {
+            write_members(out, &members);
         }
         Ok(())
     }
@@ -97,5 +108,14 @@ impl<'a> Walk<'a> {
         }
         out.raw(b"]");
         Ok(())
+    }
+}
+
+fn write_members(out: &mut Stream, members: &[(Cow<'_, [u8]>, u128)]) {
+    out.raw(b"{");
+    out.length(members.len());
+    for (name, value) in members {
+        out.bytes(name);
+        out.raw(&value.to_le_bytes());
     }
 }

@@ -110,6 +110,7 @@ impl Search {
             vary: vec![HeaderName::from_static("content-type")],
             credentials: CREDENTIALS.map(HeaderName::from_static).to_vec(),
             ignore_query: Vec::new(),
+            ordered: false,
             store_if: StoreIf::default(),
         };
         let mut headers = HeaderMap::new();

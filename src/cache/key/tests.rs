@@ -17,6 +17,7 @@ fn policy() -> Policy {
         vary: vec![HeaderName::from_static("x-tenant"), HeaderName::from_static("accept")],
         credentials: vec![HeaderName::from_static("authorization"), HeaderName::from_static("api-key")],
         ignore_query: vec!["timeout".to_owned(), "trace id".to_owned()],
+        ordered: false,
         store_if: StoreIf::default(),
     }
 }
@@ -187,6 +188,27 @@ fn bodies_that_may_differ_do_not_share_a_key() {
     assert_eq!(of_body(deep(128, "")), of_body(deep(128, " ")));
     // A raw body never meets a canonical one that is written alike.
     assert_ne!(of_body(b"{\x01"), of_body(b"{"));
+}
+
+#[test]
+fn the_order_of_members_counts_where_the_policy_says_so() {
+    let names = Keyring::seeded([7; 16]).names("https://vector.test", &Policy { ordered: true, ..policy() });
+    let of = |body: &str| names.key(&Given { body: body.as_bytes().to_vec(), ..Given::search() }.identity());
+    let table = [
+        r#"{"a":1,"b":2}"#,
+        r#"{"b":2,"a":1}"#,
+        r#"{"b":1,"a":2}"#,
+        r#"{"sort":{"a":"asc","b":"asc"}}"#,
+        r#"{"sort":{"b":"asc","a":"asc"}}"#,
+        r#"[{"x":[{"a":{},"b":[]}]}]"#,
+        r#"[{"x":[{"b":[],"a":{}}]}]"#,
+        // Still the bytes, where parsers disagree.
+        r#"{"a":1,"b":2,"a":1}"#,
+        r#"{"a":1,"b":2, "a":1}"#,
+    ];
+    assert_distinct(table.iter().map(|body| ((*body).to_owned(), of(body))));
+    assert_eq!(of(table[0]), of("{ \"\\u0061\" : 1,\n\"b\":2 }"), "white space and escapes do not");
+    assert_ne!(of(table[0]), of_body(table[0]), "another rule's");
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn policy(vary: &[&'static str], credentials: &[&'static str], ignore_query: &[&
         vary: names(vary),
         credentials: names(credentials),
         ignore_query: ignore_query.iter().map(|name| (*name).to_owned()).collect(),
+        ordered: false,
         store_if: StoreIf::default(),
     }
 }
@@ -91,6 +92,19 @@ fn every_spelling_of_one_meaning_has_its_key_and_is_read_once() {
 }
 
 #[test]
+fn whether_the_content_was_read_is_told_again() {
+    let (memo, names) = (Memo::new(1 << 20), usual());
+    for (body, read) in [(BODY, true), ("", true), ("a: 1", false), (r#"{"a":1,"a":2}"#, false)] {
+        let request = Request::of(&[], body);
+        for _ in 0..2 {
+            let key = names.key(&request.identity());
+            assert_eq!(memo.key_of(&names, &request.identity()), (key, read), "{body}");
+        }
+    }
+    assert_eq!(memo.keys.len(), 2);
+}
+
+#[test]
 fn a_request_that_is_known_is_not_read_again() {
     let (memo, names) = (Memo::new(1 << 20), usual());
     let (one, other) = (Request::of(&[], BODY), Request::of(&[], "{}"));
@@ -144,6 +158,7 @@ fn requests_that_may_be_answered_differently_never_meet() {
         ("https://a.test", policy(&["accept", "x-none"], &["authorization"], &[])),
         ("https://a.test", policy(&["accept"], &["authorization"], &["a"])),
         ("https://a.test", policy(&["accept"], &["authorization"], &["b"])),
+        ("https://a.test", Policy { ordered: true, ..policy(&["accept"], &["authorization"], &[]) }),
     ];
     let (mut exacts, mut keys) = (HashMap::new(), HashMap::new());
     for (n, (upstream, policy)) in rules.iter().enumerate() {
@@ -246,6 +261,7 @@ proptest! {
             usual(),
             names("https://vector.test", &policy(&["accept"], &["authorization"], &[])),
             names("https://vector.test", &policy(&["x-trace"], &["api-key"], &["trace", "a"])),
+            names("https://vector.test", &Policy { ordered: true, ..policy(&["accept"], &["authorization"], &["trace"]) }),
         ];
         let memo = Memo::new(20 * ENTRY);
         for _ in 0..2 {

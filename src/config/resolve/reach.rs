@@ -28,7 +28,9 @@ pub(super) fn refuse_unreachable(rules: &[Rule], at: &KeyPath, findings: &mut Fi
 fn takes_all(earlier: &Rule, later: &Rule) -> bool {
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let (wide, narrow) = (list(&earlier.methods), list(&later.methods));
-    let methods = wide.is_empty() || !narrow.is_empty() && narrow.iter().all(|method| wide.contains(method));
+    // A rule for any method leaves OPTIONS to others.
+    let any = wide.is_empty() && !narrow.iter().any(|method| method == "OPTIONS");
+    let methods = any || !narrow.is_empty() && narrow.iter().all(|method| wide.contains(method));
     let path = earlier.path.is_none() || earlier.path == later.path;
     let has = earlier.query_has.is_none() || earlier.query_has == later.query_has;
     let lacked = list(&later.query_lacks);

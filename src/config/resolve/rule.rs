@@ -193,6 +193,7 @@ impl Ground<'_> {
             vary,
             credentials,
             ignore_query,
+            ordered: rule.ordered.unwrap_or(store.ordered),
             store_if: cache::StoreIf {
                 present: store_if.present.unwrap_or_default(),
                 absent: store_if.absent.unwrap_or_default(),
@@ -214,6 +215,7 @@ fn refuse_out_of_place(rule: &written::Rule, at: &KeyPath, findings: &mut Findin
         ("settled_if", rule.settled_if.is_some(), fenced, "action: invalidate"),
         ("pass_if", rule.pass_if.is_some(), stores, "action: cache"),
         ("store_if", rule.store_if.is_some(), action != Action::Embeddings, "leave it out"),
+        ("ordered", rule.ordered.is_some(), action != Action::Embeddings, "leave it out"),
     ] {
         let at = at.key(key);
         if there && !takes && !findings.touches(&at) && !findings.touches(&action_at) {

@@ -36,6 +36,7 @@ impl Given {
             vary: vec![HeaderName::from_static("accept")],
             credentials: ["authorization", "openai-organization"].map(HeaderName::from_static).to_vec(),
             ignore_query: vec!["timeout".to_owned()],
+            ordered: false,
             store_if: StoreIf::default(),
         };
         Self::keyring().names(self.upstream, &policy)
