@@ -59,7 +59,7 @@ const LATE: Scene = Scene {
     // Many of them wait for slow answers.
     clients: 60,
     late: true,
-    races: [20_000, 300],
+    races: [8_000, 300],
     ..ONE
 };
 const LATE_TWO: Scene = Scene { name: "two instances, a late store", instances: 2, ..LATE };

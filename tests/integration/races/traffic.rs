@@ -74,8 +74,8 @@ pub(super) async fn havoc(redis: &Redis, instances: &[Pillion], seed: u64, judge
             2 | 3 => &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
             4 | 5 => &["DEL", "pillion:{cache}:fences"],
             6 | 7 => &["FLUSHALL"],
-            // Longer than a write waits to be told.
-            _ => &["CLIENT", "PAUSE", "1500", "WRITE"],
+            // Longer than a write waits to be told, its end included.
+            _ => &["CLIENT", "PAUSE", "2500", "WRITE"],
         };
         redis.ask::<redis::Value>(words).await;
         judge.broken.fetch_add(1, SeqCst);
