@@ -85,8 +85,8 @@ impl Outbound {
         let body = if let Some(whole) = self.whole() {
             Outgoing::full(whole.clone())
         } else {
-            let Some(Content::Streaming { prefix, rest }) = self.content.take() else { return None };
-            Outgoing::streaming(prefix, rest)
+            let Some(Content::Streaming { prefix, rest, room }) = self.content.take() else { return None };
+            Outgoing::streaming(prefix, rest, room)
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -236,8 +236,8 @@ fn judge<'a>(
     billing_codes: &[String],
 ) -> Option<(Failure, Option<&'a HeaderMap>)> {
     match outcome {
-        // The client's own content broke off: no attempt of ours can mend that.
-        Err(failed) if failed.error.kind == Kind::Malformed => None,
+        // The client's own content broke off, or is too large: no attempt of ours can mend that.
+        Err(failed) if matches!(failed.error.kind, Kind::Malformed | Kind::ContentTooLarge) => None,
         Err(failed) => Some((
             match failed.phase {
                 Phase::NeverSent => Failure::NeverSent(failed.error.kind),
