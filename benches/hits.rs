@@ -364,8 +364,8 @@ impl Keying {
             shadow: false,
             audit: 0.0,
             max_entry: 1 << 20,
-            vary: vec![CONTENT_TYPE],
-            credentials: vec![AUTHORIZATION],
+            vary: Vec::new(),
+            ignore_headers: Vec::new(),
             ignore_query: Vec::new(),
             store_if: StoreIf::default(),
         };

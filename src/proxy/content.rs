@@ -207,6 +207,8 @@ async fn next_chunk(incoming: &mut Incoming, until: Instant) -> Result<Option<By
 pub(crate) enum Held {
     /// All of it.
     Whole(Bytes),
+    /// All of it, put together of what is held elsewhere.
+    Pieces(Vec<Bytes>),
     /// More than was asked for: what was read, and the rest.
     Streaming { prefix: Vec<Bytes>, rest: ResponseBody },
 }

@@ -47,6 +47,8 @@ pub(super) struct Terms {
     pub(super) rule: RuleRef,
     pub(super) class: Class,
     pub(super) deadline: Instant,
+    /// The client allows less than its rule does: of another's request, more might have become.
+    pub(super) hurried: bool,
     pub(super) no_retry: bool,
     pub(super) client_retries: u32,
     /// Content of a success that is read whole before its head goes out, in bytes: what breaks off while it is read
