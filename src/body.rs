@@ -22,6 +22,8 @@ pub enum Outgoing {
         prefix_len: u64,
         /// The rest.
         rest: Incoming,
+        /// How much more may come, in bytes: only content without a length can be found too large on the way.
+        room: u64,
     },
 }
 
@@ -31,11 +33,11 @@ impl Outgoing {
         Self::Full((!content.is_empty()).then_some(content))
     }
 
-    /// Content that was read in part.
-    pub fn streaming(mut prefix: Vec<Bytes>, rest: Incoming) -> Self {
+    /// Content that was read in part, and has no more than `room` bytes to come.
+    pub fn streaming(mut prefix: Vec<Bytes>, rest: Incoming, room: u64) -> Self {
         let prefix_len = prefix.iter().map(|chunk| chunk.len() as u64).sum();
         prefix.reverse();
-        Self::Streaming { prefix, prefix_len, rest }
+        Self::Streaming { prefix, prefix_len, rest, room }
     }
 }
 
@@ -49,14 +51,22 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Outgoing::Full(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
-            Outgoing::Streaming { prefix, prefix_len, rest } => {
+            Outgoing::Streaming { prefix, prefix_len, rest, room } => {
                 if let Some(chunk) = prefix.pop() {
                     *prefix_len -= chunk.len() as u64;
                     return Poll::Ready(Some(Ok(Frame::data(chunk))));
                 }
                 // Request trailers are dropped: RFC 9110 section 6.5.1 allows it, and no upstream here reads any.
                 Pin::new(rest).poll_frame(cx).map(|frame| match frame? {
-                    Ok(frame) => frame.into_data().ok().map(|data| Ok(Frame::data(data))),
+                    Ok(frame) => {
+                        let data = frame.into_data().ok()?;
+                        let Some(left) = room.checked_sub(data.len() as u64) else {
+                            let detail = "the content exceeds limits.max_body";
+                            return Some(Err(Error::new(Kind::ContentTooLarge, detail)));
+                        };
+                        *room = left;
+                        Some(Ok(Frame::data(data)))
+                    }
                     Err(e) => {
                         Some(Err(Error::new(Kind::Malformed, format!("reading the request content: {e}"))))
                     }

@@ -1,7 +1,7 @@
 //! Requests for embeddings taken apart into their inputs, and answers put together from elements.
 //!
-//! The vector of an input does not depend on the inputs beside it, so each is stored for itself: of a batch only what
-//! is not known is asked for. What is spliced are raw spans: an element is given as the upstream sent it, all but its
+//! The vector of an input mostly does not depend on the inputs beside it, so each is stored for itself: of a batch only
+//! what is not known is asked for. What is spliced are raw spans: an element is given as the upstream sent it, all but its
 //! `index`, which says its place. Whatever is not understood to the last member is not taken apart (`None` here), and
 //! passes as it came.
 //!
@@ -21,6 +21,35 @@ use crate::json::{self, Kind, Scanner};
 const MAX_INPUTS: usize = 2048;
 /// The most members of a request. There are five.
 const MAX_MEMBERS: usize = 64;
+/// Members under which the vector of an input does not depend on the inputs beside it, as their services document them:
+/// which model, what of it (`dimensions`), for what task or under what instruction, in what form it is given, and what
+/// becomes of a text that is too long. Others may tie inputs together, as Jina's `late_chunking` does, which embeds all of
+/// them as one text.
+const OF_EACH: [&str; 16] = [
+    // OpenAI and Azure.
+    "model",
+    "dimensions",
+    "encoding_format",
+    // Jina.
+    "task",
+    "embedding_type",
+    "normalized",
+    // Voyage, NVIDIA, Azure AI: whether it is a question or a document.
+    "input_type",
+    // Voyage and Mistral.
+    "output_dimension",
+    "output_dtype",
+    // Jina, NVIDIA, Ollama and Hugging Face; Voyage; vLLM.
+    "truncate",
+    "truncation",
+    "truncate_prompt_tokens",
+    // Hugging Face's text-embeddings-inference.
+    "normalize",
+    "prompt_name",
+    "truncation_direction",
+    // vLLM: one token more at either end of each text.
+    "add_special_tokens",
+];
 /// The largest answer that is taken apart or put together, in bytes: 2,048 vectors of 3,072 dimensions in base64.
 pub const MAX_ANSWER: usize = 40 * 1024 * 1024;
 
@@ -69,8 +98,11 @@ impl<'a> Batch<'a> {
         let inputs = inputs(text, place)?;
         members.retain(|(name, ..)| **name != *b"user");
         // A list beside a list of inputs may say something of each: which element it is about would change.
-        let nested = |(_, value, _): &(_, &[u8], _)| matches!(value.first(), Some(b'[' | b'{'));
-        if matches!(inputs, Inputs::List { .. }) && members.iter().any(nested) {
+        let is_of_each = |(name, value, _): &(Cow<'_, [u8]>, &[u8], _)| {
+            OF_EACH.iter().any(|known| **name == *known.as_bytes())
+                && !matches!(value.first(), Some(b'[' | b'{'))
+        };
+        if inputs.each().len() > 1 && !members.iter().all(is_of_each) {
             return None;
         }
         Some(Self { members: members.into_iter().map(|(name, text, _)| (name, text)).collect(), inputs })

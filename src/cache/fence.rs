@@ -39,6 +39,8 @@ pub struct Fences {
     slots: Slots,
     /// Never the same token twice: a counter, scrambled by [`token`].
     next: AtomicU64,
+    /// The generation of what has no scope. No write moves it; a command does.
+    unscoped: AtomicU64,
     epoch: Instant,
 }
 
@@ -112,12 +114,6 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of what no write can change.
-    pub fn unfenced() -> Self {
-        let (generations, taken) = ([0; MAX_TOUCHED], Instant::now());
-        Self { read: Touched::NONE, generations, settled: true, settling: 0, taken }
-    }
-
     /// Whether there are writes that can change it.
     pub fn is_fenced(&self) -> bool {
         self.read.len > 0
@@ -228,6 +224,7 @@ impl Fences {
             table: (0..SLOTS).map(|_| Fence::default()).collect(),
             slots: Slots::new(&key),
             next: AtomicU64::new(seed),
+            unscoped: AtomicU64::new(0),
             epoch: Instant::now(),
         }
     }
@@ -264,8 +261,24 @@ impl Fences {
         stamp
     }
 
+    /// The stamp of what no write can change.
+    pub fn stamp_unfenced(&self) -> Stamp {
+        let mut generations = [0; MAX_TOUCHED];
+        let [first, ..] = &mut generations;
+        *first = self.unscoped.load(SeqCst);
+        Stamp { read: Touched::NONE, generations, settled: true, settling: 0, taken: Instant::now() }
+    }
+
+    /// Makes what no write can change unusable, as far as it was stamped before.
+    pub fn shift_unfenced(&self) {
+        self.unscoped.store(self.fresh(), SeqCst);
+    }
+
     /// Whether what was fetched under this stamp is still what the store would answer: the test of every hit.
     pub fn current(&self, stamp: &Stamp) -> bool {
+        if !stamp.is_fenced() {
+            return stamp.generations.first() == Some(&self.unscoped.load(SeqCst));
+        }
         self.touched(&stamp.read)
             .zip(&stamp.generations)
             .all(|(fence, generation)| fence.generation.load(SeqCst) == *generation)

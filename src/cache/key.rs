@@ -12,17 +12,17 @@
 
 mod canonical;
 mod elements;
-mod likely;
+mod fields;
 mod stream;
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, Method};
 
 pub use elements::Elements;
 
 use super::Policy;
-use likely::may_tell_who_asks;
+use fields::Fields;
 use stream::Stream;
 
 /// Ends a list of which each part begins with a length or an index. Nothing is so long.
@@ -65,7 +65,7 @@ pub struct Identity<'a> {
     pub path: &'a str,
     /// As received, behind the `?`.
     pub query: Option<&'a str>,
-    /// Of these, what the policy names, and what looks like it.
+    /// As forwarded.
     pub headers: &'a HeaderMap,
     /// The content, whole and without content coding.
     pub body: &'a [u8],
@@ -92,26 +92,15 @@ impl Keyring {
 
     /// The names of requests that one rule takes. `upstream` is where they are forwarded to, from the configuration.
     pub fn names(&self, upstream: &str, policy: &Policy) -> Names {
-        let Policy { vary, credentials, ignore_query, ordered, .. } = policy;
         let mut begun = self.stream();
         begun.bytes(upstream.as_bytes());
-        for list in [vary, credentials] {
-            begun.length(list.len());
-            for name in list {
-                begun.bytes(name.as_str().as_bytes());
-            }
-        }
-        begun.length(ignore_query.len());
-        for name in ignore_query {
-            begun.bytes(name.as_bytes());
-        }
-        begun.length(usize::from(*ordered));
+        write_policy(&mut begun, policy);
         Names {
             keyring: self.clone(),
             begun,
-            counted: vary.iter().chain(credentials).cloned().collect(),
-            ignore_query: ignore_query.clone(),
-            ordered: *ordered,
+            fields: Fields::of(policy),
+            ignore_query: policy.ignore_query.clone(),
+            ordered: policy.ordered,
         }
     }
 
@@ -130,11 +119,9 @@ impl fmt::Debug for Keyring {
 #[derive(Clone)]
 pub struct Names {
     keyring: Keyring,
-    /// Has the upstream in it, every list of the policy, and whether order counts: rules that differ in any of them share
-    /// no name.
+    /// Has the upstream and what the policy says in it: rules that differ in any of that share no name.
     begun: Stream,
-    /// The headers that the policy names, in its order.
-    counted: Vec<HeaderName>,
+    fields: Fields,
     ignore_query: Vec<String>,
     /// The order of an object's members counts.
     ordered: bool,
@@ -154,8 +141,7 @@ impl Names {
         let mut out = self.begun.clone();
         out.bytes(request.method.as_str().as_bytes());
         out.bytes(request.path.as_bytes());
-        write_headers(&mut out, request.headers, &self.counted);
-        write_likely_credentials(&mut out, request.headers, &self.counted);
+        self.fields.write(&mut out, request.headers);
         Head(out)
     }
 
@@ -203,6 +189,31 @@ impl fmt::Debug for Names {
     }
 }
 
+/// All that a policy says of what is stored, and of which requests are one: what one rule would not have stored, or not
+/// for so long, is no answer to another.
+fn write_policy(out: &mut Stream, policy: &Policy) {
+    // Whether the cache only watches, and how often it is checked, is nothing that an entry has in it.
+    let Policy {
+        ttl, stale_if_error, max_entry, vary, ignore_headers, ignore_query, ordered, store_if, ..
+    } = policy;
+    for span in [ttl, stale_if_error] {
+        out.raw(&span.as_nanos().to_le_bytes());
+    }
+    out.length(*max_entry);
+    for list in [vary, ignore_headers] {
+        out.length(list.len());
+        for name in list {
+            out.bytes(name.as_str().as_bytes());
+        }
+    }
+    out.length(ignore_query.len());
+    for name in ignore_query {
+        out.bytes(name.as_bytes());
+    }
+    out.length(usize::from(*ordered));
+    out.bytes(format!("{store_if:?}").as_bytes());
+}
+
 /// The parameters, sorted by name. Values of one name keep their order; names count as one when they are the same
 /// decoded and in any case, because some frameworks take them as one and then the order is theirs to read.
 fn write_query(out: &mut Stream, query: Option<&str>, ignore: &[String]) {
@@ -239,29 +250,6 @@ fn decoded(parameter: &str) -> impl Iterator<Item = u8> + '_ {
             _ => byte,
         })
     })
-}
-
-/// All values of each header, in order, under the header's place in the list, which is in the hash already. None at
-/// all is not the same as an empty one.
-fn write_headers(out: &mut Stream, headers: &HeaderMap, names: &[HeaderName]) {
-    for (place, name) in names.iter().enumerate() {
-        for value in headers.get_all(name) {
-            out.length(place);
-            out.bytes(value.as_bytes());
-        }
-    }
-    out.length(END);
-}
-
-/// Fields that no list names and that may still tell who asks.
-fn write_likely_credentials(out: &mut Stream, headers: &HeaderMap, counted: &[HeaderName]) {
-    for (name, value) in headers {
-        if may_tell_who_asks(name.as_str()) && !counted.contains(name) {
-            out.bytes(name.as_str().as_bytes());
-            out.bytes(value.as_bytes());
-        }
-    }
-    out.length(END);
 }
 
 #[cfg(test)]

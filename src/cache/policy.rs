@@ -24,10 +24,11 @@ pub struct Policy {
     pub audit: f64,
     /// Larger answers are not stored, in bytes.
     pub max_entry: usize,
-    /// Request headers that are part of the key besides the credentials.
+    /// Request headers that change the answer, of those that are known not to otherwise. Whatever is not known to be of
+    /// that kind is part of the key.
     pub vary: Vec<HeaderName>,
-    /// Request headers that carry credentials: part of the key, hashed.
-    pub credentials: Vec<HeaderName>,
+    /// Request headers that do not change the answer.
+    pub ignore_headers: Vec<HeaderName>,
     /// Query parameters that do not change the answer.
     pub ignore_query: Vec<String>,
     /// The order of an object's members changes the answer.
@@ -77,7 +78,7 @@ mod tests {
             audit: 0.0,
             max_entry: 1024,
             vary: Vec::new(),
-            credentials: Vec::new(),
+            ignore_headers: Vec::new(),
             ignore_query: Vec::new(),
             ordered: false,
             store_if: StoreIf::default(),

@@ -52,8 +52,8 @@ pub struct Under {
 
 impl Under {
     /// Of what no write can change.
-    pub fn unfenced() -> Self {
-        Self { own: Stamp::unfenced(), mirror: None }
+    pub fn unfenced(fences: &Fences) -> Self {
+        Self { own: fences.stamp_unfenced(), mirror: None }
     }
 }
 
@@ -149,7 +149,8 @@ impl Store {
 
     fn no_write_passed(&self, under: &Under) -> bool {
         let mirrored = |trust: &Arc<Trust>| under.mirror.as_ref().is_some_and(|stamp| trust.current(stamp));
-        !under.own.is_fenced() || self.fences.current(&under.own) && self.trust.as_ref().is_none_or(mirrored)
+        self.fences.current(&under.own)
+            && (!under.own.is_fenced() || self.trust.as_ref().is_none_or(mirrored))
     }
 
     /// Stores an answer that has just arrived whole, unless a write has passed it. Tells what is stored.
@@ -200,8 +201,9 @@ impl Store {
         Some(stored)
     }
 
-    /// Drops what no write drops.
+    /// Drops what no write drops, and what is being fetched of it.
     pub fn forget_unfenced(&self) {
+        self.fences.shift_unfenced();
         self.entries.retain(|_, stored| stored.under.own.is_fenced());
     }
 

@@ -59,7 +59,7 @@ mod tests {
             audit: 0.0,
             max_entry: 1,
             vary: Vec::new(),
-            credentials: Vec::new(),
+            ignore_headers: Vec::new(),
             ignore_query: Vec::new(),
             ordered: false,
             store_if: StoreIf::default(),

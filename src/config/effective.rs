@@ -140,10 +140,14 @@ impl Page {
                 let (ttl, most) = (time(policy.ttl), Size(policy.max_entry as u64));
                 let (stale, shadow) = (time(policy.stale_if_error), policy.shadow);
                 let audit = Ratio(policy.audit);
+                let mut ignored = String::new();
+                if !policy.ignore_headers.is_empty() {
+                    ignored = format!(", ignore_headers: {}", list(&policy.ignore_headers));
+                }
                 self.line(
                     4,
                     &format!(
-                        "cache: {{ttl: {ttl}, max_entry: {most}, stale_if_error: {stale}, shadow: {shadow}, audit: {audit}}}"
+                        "cache: {{ttl: {ttl}, max_entry: {most}, stale_if_error: {stale}, shadow: {shadow}, audit: {audit}{ignored}}}"
                     ),
                 );
             }

@@ -264,6 +264,9 @@ pub(super) struct RouteCache {
     pub(super) aliases: Option<bool>,
     /// Whether searches that found nothing are stored, as told by `store_if.non_empty`. Built in: what the preset knows.
     pub(super) cache_empty: Option<bool>,
+    /// Request headers of the bot's own that differ from call to call and change no answer. All others are part of the key,
+    /// but those that are known to be of that kind (tracing, telemetry).
+    pub(super) ignore_headers: Option<Vec<String>>,
 }
 
 impl RouteCache {

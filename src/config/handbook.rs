@@ -157,14 +157,14 @@ fn embeddings(out: &mut String, plan: &Plan) {
         let pass_if = rule.pass_if.as_ref().map(|c| code(&said(c))).unwrap_or_default();
         row(out, &[&rule.name, &code(&takes(rule)), &pass_if]);
     }
-    out.push('\n');
-    key(out, first);
+    if !first.ignore_query.is_empty() {
+        out.push('\n');
+        key(out, first);
+    }
 }
 
-/// What of a request's head is in the key.
+/// What of a request is not in the key.
 fn key(out: &mut String, policy: &Policy) {
-    let vary: Vec<String> = policy.vary.iter().map(|name| code(name.as_str())).collect();
-    let _ = writeln!(out, "- In the key, besides credentials: {}.", vary.join(", "));
     if !policy.ignore_query.is_empty() {
         let ignored: Vec<String> = policy.ignore_query.iter().map(|name| code(name)).collect();
         let _ = writeln!(out, "- Not in the key: the parameter {}.", ignored.join(", "));

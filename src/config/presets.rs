@@ -193,10 +193,6 @@ pub(super) struct Store {
     pub(super) cache_empty: Option<bool>,
     /// What an answer must look like to be stored.
     pub(super) store_if: Option<StoreIf>,
-    /// Request headers that change the answer.
-    pub(super) vary: Option<Vec<String>>,
-    /// Request headers that carry credentials: part of the key, hashed.
-    pub(super) credentials: Option<Vec<String>>,
     /// Query parameters that do not change the answer.
     pub(super) ignore_query: Option<Vec<String>>,
     /// The service reads JSON objects in the order of their members, so that the order is part of the key.

@@ -52,7 +52,7 @@ pub(super) struct Rule {
     pub(super) usage: Option<bool>,
     /// What an answer must look like to be stored. Missing: what the preset knows of the service.
     pub(super) store_if: Option<StoreIf>,
-    /// Request headers that change the answer. Missing: what the preset knows of the service.
+    /// Request headers that change the answer though they are left out of the key otherwise, such as `user-agent`.
     pub(super) vary: Option<Vec<String>>,
     /// Query parameters that do not change the answer. Missing: what the preset knows of the service.
     pub(super) ignore_query: Option<Vec<String>>,

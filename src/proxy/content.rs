@@ -53,8 +53,8 @@ pub(crate) struct Reservation {
 pub(crate) enum Content {
     /// All of it.
     Whole(Bytes),
-    /// Too large to hold: what was read, and the rest.
-    Streaming { prefix: Vec<Bytes>, rest: Incoming },
+    /// Too large to hold: what was read, the rest, and how much that may be, in bytes.
+    Streaming { prefix: Vec<Bytes>, rest: Incoming, room: u64 },
 }
 
 impl Buffers {
@@ -149,7 +149,8 @@ pub(crate) async fn read(
         return Err(too_large(limits));
     }
     if announced.is_some_and(|bytes| exceeds(bytes, limits.replay_body)) {
-        return Ok((Content::Streaming { prefix: Vec::new(), rest: incoming }, None));
+        let content = Content::Streaming { prefix: Vec::new(), rest: incoming, room: room(limits, 0) };
+        return Ok((content, None));
     }
     let mut reservation = buffers.reserve();
     let mut whole = BytesMut::new();
@@ -163,7 +164,8 @@ pub(crate) async fn read(
         let ended = incoming.is_end_stream();
         if exceeds(len, limits.replay_body) || !fits {
             let prefix = [whole.freeze(), chunk].into_iter().filter(|part| !part.is_empty()).collect();
-            return Ok((Content::Streaming { prefix, rest: incoming }, Some(reservation)));
+            let content = Content::Streaming { prefix, rest: incoming, room: room(limits, len) };
+            return Ok((content, Some(reservation)));
         }
         if whole.is_empty() && ended {
             return Ok((Content::Whole(chunk), Some(reservation)));
@@ -205,6 +207,8 @@ async fn next_chunk(incoming: &mut Incoming, until: Instant) -> Result<Option<By
 pub(crate) enum Held {
     /// All of it.
     Whole(Bytes),
+    /// All of it, put together of what is held elsewhere.
+    Pieces(Vec<Bytes>),
     /// More than was asked for: what was read, and the rest.
     Streaming { prefix: Vec<Bytes>, rest: ResponseBody },
 }
@@ -244,6 +248,11 @@ fn join(mut chunks: Vec<Bytes>, len: usize) -> Bytes {
 
 fn exceeds(bytes: u64, limit: u64) -> bool {
     limit > 0 && bytes > limit
+}
+
+/// What may come behind so many bytes.
+fn room(limits: &Limits, len: u64) -> u64 {
+    if limits.max_body == 0 { u64::MAX } else { limits.max_body.saturating_sub(len) }
 }
 
 fn too_large(limits: &Limits) -> Error {

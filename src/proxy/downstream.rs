@@ -37,6 +37,7 @@ impl Downstream {
     pub(super) fn new(content: Held, exchange: Exchange, write: Option<Fenced>) -> Self {
         let (first, more, rest) = match content {
             Held::Whole(content) => ((!content.is_empty()).then_some(content), Vec::new(), None),
+            Held::Pieces(pieces) => (None, pieces, None),
             Held::Streaming { prefix, rest } => (None, prefix, Some(rest)),
         };
         let waiting = first.iter().chain(&more).map(|chunk| chunk.len() as u64).sum();

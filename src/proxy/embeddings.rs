@@ -7,21 +7,21 @@
 
 mod fetch;
 
-pub(super) use fetch::Landed;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
-use tokio::time::timeout_at;
+use tokio::time::Instant;
 
 use self::fetch::Fetch;
+use super::content::Held;
+use super::fetched::{Nothing, land, late, whole_answer};
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
 use super::route::{Found, Route};
-use super::search::{Cache, late, may_look_up, whole_answer};
+use super::search::{Cache, may_look_up};
 use super::storing::is_in_full;
 use crate::cache::Policy;
 use crate::cache::embeddings::{self, Element, Inputs, MAX_ANSWER, merge};
@@ -144,6 +144,8 @@ impl<'a> Embed<'a> {
         exchange: &mut Exchange,
     ) -> Forwarded {
         let of = self.batch.keys.len();
+        // Before anything is looked up: a command that comes meanwhile is about what is found, too.
+        let under = Under::unfenced(&cache.fences);
         let hits =
             if self.refresh { (0..of).map(|_| None).collect() } else { self.batch.look_up(&cache.store) };
         let known = hits.iter().flatten().count();
@@ -151,7 +153,7 @@ impl<'a> Embed<'a> {
             series.embedded(known as u64, (of - known) as u64);
         }
         if self.policy.shadow && !self.refresh {
-            return self.shadow(&hits, cache, outbound, exchange).await;
+            return self.shadow(&hits, under, cache, outbound, exchange).await;
         }
         if known == of
             && let Some(answer) = stored(&hits, exchange)
@@ -159,19 +161,20 @@ impl<'a> Embed<'a> {
             return Forwarded { result: Ok(answer), stop_sdk: false };
         }
         let gap = self.batch.gap(hits);
-        self.ask(gap, known, cache, outbound, exchange).await
+        self.ask((gap, known, under), cache, outbound, exchange).await
     }
 
     /// Answers from the upstream, and tells what the cache would have done.
     async fn shadow(
         self,
         hits: &[Option<Hit>],
+        under: Under,
         cache: &Arc<Cache>,
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
         let gap = self.batch.whole();
-        let forwarded = self.ask(gap, 0, cache, outbound, exchange).await;
+        let forwarded = self.ask((gap, 0, under), cache, outbound, exchange).await;
         let compared = hits.iter().any(Option::is_some).then(|| compare(hits, &forwarded));
         if let Some(series) = exchange.series() {
             series.shadowed(compared.map_or(Compared::NONE, |compared| compared as usize));
@@ -180,53 +183,54 @@ impl<'a> Embed<'a> {
         forwarded
     }
 
-    /// Asks for what is missing, or shares what another asks for.
+    /// Asks for what is missing, or shares what another asks for. So much is known, and looked up under this stamp.
     async fn ask(
         self,
-        gap: Gap,
-        known: usize,
+        (gap, known, under): (Gap, usize, Under),
         cache: &Arc<Cache>,
         outbound: Outbound,
         exchange: &mut Exchange,
     ) -> Forwarded {
         let Self { route, policy, batch, refresh, terms } = self;
-        let of = batch.keys.len();
-        let shared = !refresh && !policy.shadow && !terms.no_retry && terms.client_retries == 0;
-        let flight = if shared { 0 } else { fastrand::u64(..) };
-        let mut outbound = Some(outbound);
-        let ticket = cache.batches.join(batch.all, flight, || {
-            let fetch = Fetch {
-                cache: Arc::clone(cache),
-                route: Arc::clone(route),
-                policy: policy.clone(),
-                terms: Terms { hold: MAX_ANSWER, ..terms },
-                under: Under::unfenced(),
-                renews: refresh || !policy.shadow,
-            };
-            fetch.run(outbound.take(), batch, gap)
-        });
-        let leads = ticket.leads;
-        // A leader's deadline is its fetch's own, which ends with more to tell.
-        let landed =
-            if leads { Ok(ticket.land().await) } else { timeout_at(terms.deadline, ticket.land()).await };
-        exchange.cache = Some(CacheStatus::Collapsed);
-        let landed = match landed {
-            Ok(Some(landed)) => landed,
-            Ok(None) => return Error::new(Kind::Internal, "the request was interrupted").into(),
-            Err(_) => return late(route),
-        };
+        let (all, of) = (batch.all, batch.keys.len());
+        let shared = !refresh && !policy.shadow && !terms.no_retry;
+        let mut own = Some((outbound, batch, gap));
         let status = |stored| Some(CacheStatus::Batch { stored, known: known as u32, of: of as u32 });
-        if leads {
-            exchange.attempts = landed.attempts;
-            exchange.cache = status(landed.stored);
-        }
-        match (landed.take(leads), outbound) {
-            (Some(result), _) => Forwarded { result, stop_sdk: landed.stop_sdk },
-            (None, Some(mut outbound)) => {
-                exchange.cache = status(false);
-                forward(route, &mut outbound, &terms, &mut exchange.attempts).await
+        loop {
+            let generation = if shared { under.own.generation() } else { fastrand::u64(..) };
+            let ticket = cache.flights.join(all, generation, || {
+                let fetch = Fetch {
+                    cache: Arc::clone(cache),
+                    route: Arc::clone(route),
+                    policy: policy.clone(),
+                    terms: Terms { hold: MAX_ANSWER, ..terms },
+                    under: under.clone(),
+                    renews: refresh || !policy.shadow,
+                };
+                fetch.run(own.take())
+            });
+            let leads = ticket.leads;
+            let fetched = match land(ticket, route, &terms, exchange).await {
+                Ok(fetched) => fetched,
+                Err(instead) => return instead,
+            };
+            if leads {
+                exchange.attempts = fetched.attempts;
+                exchange.cache = status(fetched.stored);
             }
-            (None, None) => Error::new(Kind::Internal, "the answer was taken").into(),
+            match fetched.take(leads) {
+                Ok(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
+                Err(Nothing::AnothersAnswer) => {
+                    exchange.cache = status(false);
+                    let Some((mut outbound, ..)) = own else {
+                        return Error::new(Kind::Internal, "the answer was taken").into();
+                    };
+                    return forward(route, &mut outbound, &terms, &mut exchange.attempts).await;
+                }
+                // One of those who waited takes the lead.
+                Err(Nothing::AnothersFailure) if Instant::now() < terms.deadline => {}
+                Err(Nothing::AnothersFailure) => return late(route),
+            }
         }
     }
 }
@@ -254,5 +258,5 @@ fn stored(hits: &[Option<Hit>], exchange: &mut Exchange) -> Option<Answer> {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-    Some(whole_answer(StatusCode::OK, headers, Bytes::from(content)))
+    Some(whole_answer(StatusCode::OK, headers, Held::Pieces(content)))
 }

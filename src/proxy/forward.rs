@@ -47,6 +47,8 @@ pub(super) struct Terms {
     pub(super) rule: RuleRef,
     pub(super) class: Class,
     pub(super) deadline: Instant,
+    /// The client allows less than its rule does: of another's request, more might have become.
+    pub(super) hurried: bool,
     pub(super) no_retry: bool,
     pub(super) client_retries: u32,
     /// Content of a success that is read whole before its head goes out, in bytes: what breaks off while it is read
@@ -85,8 +87,8 @@ impl Outbound {
         let body = if let Some(whole) = self.whole() {
             Outgoing::full(whole.clone())
         } else {
-            let Some(Content::Streaming { prefix, rest }) = self.content.take() else { return None };
-            Outgoing::streaming(prefix, rest)
+            let Some(Content::Streaming { prefix, rest, room }) = self.content.take() else { return None };
+            Outgoing::streaming(prefix, rest, room)
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -249,8 +251,8 @@ fn judge<'a>(
     billing_codes: &[String],
 ) -> Option<(Failure, Option<&'a HeaderMap>)> {
     match outcome {
-        // The client's own content broke off: no attempt of ours can mend that.
-        Err(failed) if failed.error.kind == Kind::Malformed => None,
+        // The client's own content broke off, or is too large: no attempt of ours can mend that.
+        Err(failed) if matches!(failed.error.kind, Kind::Malformed | Kind::ContentTooLarge) => None,
         Err(failed) => Some((
             match failed.phase {
                 Phase::NeverSent => Failure::NeverSent(failed.error.kind),

@@ -74,14 +74,25 @@ pub(crate) struct Asks {
 }
 
 /// What a request asks of the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CacheAsk {
     #[default]
     Use,
-    /// Neither look nor store.
-    Bypass,
     /// Do not look, but store.
     Refresh,
+    /// Neither look nor store.
+    Bypass,
+}
+
+impl CacheAsk {
+    /// The strongest of a list of asks. Who sends a word that means nothing here did not mean to get what is stored.
+    fn read(value: &[u8]) -> Self {
+        let words = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let asks = words
+            .filter(|word| !word.is_empty())
+            .map(|word| if word.eq_ignore_ascii_case(b"refresh") { Self::Refresh } else { Self::Bypass });
+        asks.max().unwrap_or_default()
+    }
 }
 
 /// What one pass over a request's fields tells. Looking up one name costs as much as comparing several, so none is
@@ -149,11 +160,7 @@ impl Seen {
             }
             "pillion-cache" => {
                 self.for_pillion = true;
-                if bytes.eq_ignore_ascii_case(b"bypass") {
-                    self.asks.cache = CacheAsk::Bypass;
-                } else if bytes.eq_ignore_ascii_case(b"refresh") && self.asks.cache == CacheAsk::Use {
-                    self.asks.cache = CacheAsk::Refresh;
-                }
+                self.asks.cache = self.asks.cache.max(CacheAsk::read(bytes));
             }
             "pillion-retry" => {
                 self.for_pillion = true;

@@ -12,6 +12,7 @@ mod content;
 mod downstream;
 mod embeddings;
 mod failure;
+mod fetched;
 mod forward;
 mod headers;
 mod invalidate;
@@ -239,6 +240,7 @@ impl Proxy {
         exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
         let total = asks.client_timeout.map_or(rule.timeouts.total, |t| t.min(rule.timeouts.total));
+        let hurried = asks.client_retries > 0 || total < rule.timeouts.total;
         let deadline = exchange.started() + total;
         let (limits, idle) = (&route.plan.limits, rule.timeouts.idle);
         let (content, reservation) = content::read(incoming, limits, &self.buffers, idle, deadline).await?;
@@ -247,7 +249,7 @@ impl Proxy {
         }
         let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
         let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
-        let terms = Terms { rule: found, class, deadline, no_retry, client_retries, hold: 0 };
+        let terms = Terms { rule: found, class, deadline, hurried, no_retry, client_retries, hold: 0 };
         let mut outbound = self.outbound(route, head, &seen, rule, content);
 
         let search = Search::of(&at, &self.cache, &seen, &outbound, terms, exchange);
@@ -313,7 +315,12 @@ impl Proxy {
 /// The last step before the answer goes out.
 fn finish(mut forwarded: Forwarded, rule: &Rule, exchange: &mut Exchange) -> Forwarded {
     if let Ok(answer) = &mut forwarded.result {
-        if matches!(&answer.content, Held::Whole(content) if !content.is_empty()) {
+        let is_here = match &answer.content {
+            Held::Whole(content) => !content.is_empty(),
+            Held::Pieces(_) => true,
+            Held::Streaming { .. } => false,
+        };
+        if is_here {
             // The content is what it is; hyper writes its length.
             answer.head.headers.remove(header::CONTENT_LENGTH);
         }

@@ -1,16 +1,15 @@
 //! Requests that may be answered from a stored response.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::compare::{audit, shadow};
 use super::content::Held;
-use super::embeddings::Landed;
+use super::fetched::{Fetched, Nothing, land, late, whole_answer};
 use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
 use super::headers::{CacheAsk, Seen};
 use super::route::{Found, Route};
@@ -26,7 +25,7 @@ use crate::cache::store::{Hit, Store, Stored};
 use crate::cache::unshared::Unshared;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
-use crate::plan::{Action, Condition, Rule, StopSdk};
+use crate::plan::{Action, Condition, Rule};
 
 /// The part of the cache's memory that the memo has: a sixteenth. One spelling for each 3 KB of stored answers.
 const MEMO_SHARE: u64 = 16;
@@ -42,9 +41,7 @@ pub(crate) struct Cache {
     pub(crate) fences: Arc<Fences>,
     /// What other instances share; `None` without Redis.
     pub(crate) shared: Option<Arc<Shared>>,
-    flights: Flights<Arc<Fetched>>,
-    /// Of embeddings.
-    pub(super) batches: Flights<Arc<Landed>>,
+    pub(super) flights: Flights<Arc<Fetched>>,
     unshared: Unshared,
     memo: Memo,
     /// What audits may be under way.
@@ -62,36 +59,11 @@ impl Cache {
             fences,
             shared,
             flights: Flights::default(),
-            batches: Flights::default(),
             unshared: Unshared::default(),
             memo: Memo::new(memo),
             audits: Arc::new(Semaphore::new(AUDITS)),
         }
     }
-}
-
-/// What a fetch brought, for all who wait for it.
-#[derive(Debug)]
-struct Fetched {
-    attempts: Attempts,
-    stored: bool,
-    stop_sdk: bool,
-    /// The leader allowed itself less than others may: its failure is its own.
-    hurried: bool,
-    brought: Brought,
-}
-
-#[derive(Debug)]
-enum Brought {
-    /// A complete answer, whatever its status: everybody who waited gets it.
-    Whole {
-        status: StatusCode,
-        headers: HeaderMap,
-        content: Bytes,
-    },
-    /// An answer that only one of them can have: too large to hold, or not to be shared. The others ask for themselves.
-    ForOne(Mutex<Option<Box<Answer>>>),
-    Failed(Error),
 }
 
 impl Cache {
@@ -112,7 +84,7 @@ impl Cache {
 fn given(Hit { stored, age, .. }: &Hit) -> Answer {
     let mut headers = stored.headers.clone();
     headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-    whole_answer(StatusCode::OK, headers, stored.content.clone())
+    whole_answer(StatusCode::OK, headers, Held::Whole(stored.content.clone()))
 }
 
 /// A search that a stored response may answer.
@@ -248,17 +220,9 @@ impl Fetch<'_> {
                 fetch(cache, route, outbound, terms, key, known)
             });
             let leads = ticket.leads;
-            // A leader's deadline is its fetch's own, which ends with more to tell.
-            let landed = if leads {
-                Ok(ticket.land().await)
-            } else {
-                exchange.cache = Some(CacheStatus::Collapsed);
-                timeout_at(terms.deadline, ticket.land()).await
-            };
-            let fetched = match landed {
-                Ok(Some(fetched)) => fetched,
-                Ok(None) => return Error::new(Kind::Internal, "the search was interrupted").into(),
-                Err(_) => return late(route),
+            let fetched = match land(ticket, route, &terms, exchange).await {
+                Ok(fetched) => fetched,
+                Err(instead) => return instead,
             };
             if leads {
                 exchange.attempts = fetched.attempts;
@@ -280,12 +244,6 @@ impl Fetch<'_> {
     }
 }
 
-/// The deadline is over, and another's call was waited for.
-pub(super) fn late(route: &Route) -> Forwarded {
-    let error = Error::new(Kind::ResponseTimeout, "no response in time");
-    Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never }
-}
-
 /// Asks for itself: what the flight brought was not to be shared.
 async fn alone(
     route: &Arc<Route>,
@@ -300,37 +258,6 @@ async fn alone(
     forward(route, &mut outbound, terms, &mut exchange.attempts).await
 }
 
-impl Fetched {
-    /// This request's part of what was brought.
-    fn take(&self, leads: bool) -> Result<Result<Answer, Error>, Nothing> {
-        match &self.brought {
-            Brought::Whole { status, .. } if !leads && self.hurried && !status.is_success() => {
-                Err(Nothing::AnothersFailure)
-            }
-            Brought::Failed(error) if !leads && (self.hurried || error.kind == Kind::ResponseTimeout) => {
-                Err(Nothing::AnothersFailure)
-            }
-            Brought::Failed(error) => Ok(Err(error.clone())),
-            Brought::Whole { status, headers, content } => {
-                Ok(Ok(whole_answer(*status, headers.clone(), content.clone())))
-            }
-            Brought::ForOne(answer) => {
-                let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-                let answer = answer.take_if(|_| leads).ok_or(Nothing::AnothersAnswer)?;
-                Ok(Ok(*answer))
-            }
-        }
-    }
-}
-
-/// Why one of those on a flight has nothing of it.
-enum Nothing {
-    /// The answer is its leader's only.
-    AnothersAnswer,
-    /// It failed by what its leader allowed it.
-    AnothersFailure,
-}
-
 /// Runs in a task of its own, so that whoever began it may leave.
 async fn fetch(
     cache: Arc<Cache>,
@@ -342,56 +269,29 @@ async fn fetch(
 ) -> Arc<Fetched> {
     let mut attempts = Attempts::default();
     let Some(mut outbound) = outbound else {
-        let brought = Brought::Failed(Error::new(Kind::Internal, "the search was lost"));
-        return Arc::new(Fetched { attempts, stored: false, stop_sdk: false, hurried: false, brought });
+        let lost = Error::new(Kind::Internal, "the search was lost").into();
+        return Arc::new(Fetched::new(lost, &terms, attempts, false, false));
     };
-    let hurried = terms.client_retries > 0;
-    let Forwarded { result, stop_sdk } = forward(&route, &mut outbound, &terms, &mut attempts).await;
-    let answer = match result {
-        Ok(answer) => answer,
-        Err(error) => {
-            return Arc::new(Fetched {
-                attempts,
-                stored: false,
-                stop_sdk,
-                hurried,
-                brought: Brought::Failed(error),
-            });
-        }
+    let forwarded = forward(&route, &mut outbound, &terms, &mut attempts).await;
+    let Ok(answer) = &forwarded.result else {
+        return Arc::new(Fetched::new(forwarded, &terms, attempts, false, false));
     };
     let policy = match &route.rule(terms.rule).action {
         Action::Cache(policy) => Ok(policy),
         Action::Embeddings(_) | Action::Invalidate(_) | Action::Pass => Err(NotStored::Forbidden),
     };
-    let shareable = policy.and_then(|policy| is_shareable(&answer, policy).map(|()| policy));
+    let shareable = policy.and_then(|policy| is_shareable(answer, policy).map(|()| policy));
     let stored = shareable.and_then(|policy| {
-        let stored = store(&cache.store, policy, &answer, key, known.under()?)?;
+        let stored = store(&cache.store, policy, answer, key, known.under()?)?;
         known.share(&cache, policy.lifetime(key).fresh, &stored);
         Ok(())
     });
-    let stored = match stored {
-        Ok(()) => true,
-        Err(why) => {
-            route.series(route.rule(terms.rule).operation).not_stored(why as usize);
-            false
-        }
-    };
-    let brought = match answer.content {
-        Held::Whole(content) if shareable.is_ok() => {
-            Brought::Whole { status: answer.head.status, headers: answer.head.headers, content }
-        }
-        _ => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
-    };
-    cache.unshared.note(key, matches!(brought, Brought::Whole { .. }));
-    Arc::new(Fetched { attempts, stored, stop_sdk, hurried, brought })
-}
-
-/// An answer that is all here.
-pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Bytes) -> Answer {
-    let (mut head, ()) = http::Response::new(()).into_parts();
-    head.status = status;
-    head.headers = headers;
-    Answer { head, content: Held::Whole(content), framed: true, write: None }
+    if let Err(why) = stored {
+        route.series(route.rule(terms.rule).operation).not_stored(why as usize);
+    }
+    let fetched = Fetched::new(forwarded, &terms, attempts, stored.is_ok(), shareable.is_ok());
+    cache.unshared.note(key, fetched.is_for_all());
+    Arc::new(fetched)
 }
 
 /// Whether the cache is asked at all: the content says all there is to say, the whole answer is wanted, and the rule does

@@ -7,9 +7,11 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 
+use super::content::Held;
+use super::fetched::whole_answer;
 use super::forward::Answer;
 use super::route::Route;
-use super::search::{Cache, whole_answer};
+use super::search::Cache;
 use super::storing::NotStored;
 use crate::cache::Policy;
 use crate::cache::fence::{Settle, Stamp, Write};
@@ -96,7 +98,7 @@ pub(super) async fn ask(
             cache.store.put_aged(key, under, (lifetime, found.age), kept, content);
             let mut headers = found.headers;
             headers.insert(header::AGE, HeaderValue::from(found.age.as_secs()));
-            return Ok(whole_answer(StatusCode::OK, headers, found.content));
+            return Ok(whole_answer(StatusCode::OK, headers, Held::Whole(found.content)));
         }
         Looked::Asked(asked) => Others::Told(Box::new(asked)),
         Looked::Unavailable => Others::Unknown(shared.generation_unasked()),

@@ -116,11 +116,11 @@ fn copied(value: &HeaderValue) -> Option<HeaderValue> {
 
 /// Whether every field that `Vary` names is part of the key. The coding is not: `identity` was asked for.
 fn is_in_key(vary: &HeaderValue, policy: &Policy) -> bool {
-    vary.to_str().is_ok_and(|names| {
-        names.split(',').map(str::trim).filter(|name| !name.is_empty()).all(|name| {
-            let is = |known: &HeaderName| known.as_str().eq_ignore_ascii_case(name);
-            is(&header::ACCEPT_ENCODING) || policy.vary.iter().chain(&policy.credentials).any(is)
-        })
+    let mut names = vary.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    // `*` is spelled as a name is, and stands for what no field tells.
+    names.all(|name| match HeaderName::from_bytes(name) {
+        Ok(name) => name != "*" && (name == header::ACCEPT_ENCODING || policy.is_in_key(&name)),
+        Err(_) => name.is_empty(),
     })
 }
 

@@ -171,6 +171,10 @@ impl Upstream {
     }
 
     fn broken(&self, error: &hyper::Error, unsent: bool) -> Failed {
+        // What was wrong with the content is told by who read it.
+        if let Some(own) = cause::<Error>(error).filter(|own| own.kind == Kind::ContentTooLarge) {
+            return Failed { error: own.clone(), phase: Phase::Sent };
+        }
         let phase = if unsent || refused_stream(error) { Phase::NeverSent } else { Phase::Sent };
         let (kind, what) = if error.is_parse() {
             (Kind::Protocol, "broke HTTP")
@@ -192,13 +196,20 @@ impl Upstream {
 /// HTTP/2 says in two ways that a request was not processed: `REFUSED_STREAM`, and a graceful GOAWAY whose last stream
 /// is before it (RFC 9113 section 8.7).
 fn refused_stream(error: &hyper::Error) -> bool {
+    cause::<h2::Error>(error).is_some_and(|h2| {
+        let graceful = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
+        h2.is_remote() && (graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// The first of the causes of an error that is of this kind.
+fn cause<T: std::error::Error + 'static>(error: &hyper::Error) -> Option<&T> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let graceful = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
-            return h2.is_remote() && (graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
         }
         source = cause.source();
     }
-    false
+    None
 }

@@ -140,7 +140,7 @@ async fn an_answer_for_one_makes_the_others_ask_for_themselves() {
     let large = format!(r#"{{"result":["{}"]}}"#, "x".repeat(3000));
     let cookie = Answer::with(200, &[JSON, ("set-cookie", "of=one")], FOUND);
     let no_store = Answer::with(200, &[JSON, ("cache-control", "private, no-store")], FOUND);
-    let varied = Answer::with(200, &[JSON, ("vary", "x-who")], FOUND);
+    let varied = Answer::with(200, &[JSON, ("vary", "user-agent")], FOUND);
     for (what, first, rest) in [
         ("too large", Answer::ok(&large), large.clone()),
         ("with a cookie", cookie, FOUND.to_owned()),
@@ -251,6 +251,24 @@ async fn who_waited_for_a_leader_in_a_hurry_follows_another() {
     upstream.seen(2).await;
     gate.open();
     for answer in answers(&mut clients).await {
+        assert_eq!((answer.status, answer.text().as_str()), (200, FOUND));
+    }
+    assert_eq!(upstream.count(), 2, "one of them leads");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_due_to_its_leaders_own_deadline_is_its_leaders() {
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    // Alone, a leader in no hurry would wait for that, and try again.
+    upstream.push(Answer::with(503, &[JSON, ("retry-after", "1")], "{}").held(&gate));
+    upstream.push(Answer::ok(FOUND));
+    let mut clients = asking(&pillion, 1, &[("x-stainless-read-timeout", "0.9")]).await;
+    clients.extend(asking(&pillion, 2, &[]).await);
+    gate.open();
+    let answers = answers(&mut clients).await;
+    assert_eq!((answers[0].status, answers[0].header("x-should-retry")), (503, Some("false")));
+    for answer in &answers[1..] {
         assert_eq!((answer.status, answer.text().as_str()), (200, FOUND));
     }
     assert_eq!(upstream.count(), 2, "one of them leads");

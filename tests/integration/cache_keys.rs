@@ -89,7 +89,12 @@ async fn what_does_not_matter_does_not_keep_them_apart() {
         (
             "trace and conversation",
             "/query/ns?a=1&b=2",
-            &[("traceparent", "00-1"), ("x-conversation-id", "c")],
+            &[
+                ("traceparent", "00-1"),
+                ("x-conversation-id", "c"),
+                ("idempotency-key", "k"),
+                ("x-request-id", "r"),
+            ],
             BODY,
         ),
     ];
@@ -149,7 +154,38 @@ async fn another_spelling_of_the_path_is_another_request() {
     }
 }
 
-/// A header that no list names keeps two tenants apart when its name says that it might.
+/// What one of two routes would not have stored, or not for so long, is no answer of it.
+#[tokio::test]
+async fn routes_to_one_store_that_store_differently_share_nothing() {
+    let upstream = Upstream::answering(|_| Answer::ok(r#"{"result":[]}"#)).await;
+    let yaml = "
+routes:
+  - {name: long, path: /long, upstream: '${UP}', preset: upstash-vector, cache: {ttl: 1h, cache_empty: true}}
+  - {name: short, path: /short, upstream: '${UP}', preset: upstash-vector, cache: {ttl: 2s, cache_empty: true}}
+  - {name: full, path: /full, upstream: '${UP}', preset: upstash-vector, cache: {ttl: 1h, cache_empty: false}}
+  - {name: same, path: /same, upstream: '${UP}', preset: upstash-vector, cache: {ttl: 1h, cache_empty: true}}
+";
+    let pillion = Pillion::start(yaml, &[("UP", &upstream.url())]).await;
+    let cached = async |path: &str| pillion.post(path, "{}").await.cache().to_owned();
+    assert_eq!(cached("/long/query").await, "pillion; fwd=miss; stored");
+    assert!(cached("/same/query").await.starts_with("pillion; hit"));
+    assert_eq!(cached("/short/query").await, "pillion; fwd=miss; stored");
+    for _ in 0..2 {
+        assert_eq!(cached("/full/query").await, "pillion; fwd=miss");
+    }
+}
+
+#[tokio::test]
+async fn a_route_may_leave_out_a_header_of_its_bot() {
+    let (upstream, path) = (Upstream::answering(|_| Answer::ok(r#"{"result":[1]}"#)).await, "/query/ns");
+    let pillion = Pillion::route("upstash-vector", &upstream, &["cache: {ignore_headers: [X-Turn]}"]).await;
+    assert!(!pillion.post_with(path, &[("x-turn", "1"), ("x-bot", "b")], BODY).await.is_hit());
+    assert!(pillion.post_with(path, &[("x-bot", "b"), ("x-turn", "2")], BODY).await.is_hit());
+    assert!(pillion.post_with(path, &[("x-bot", "b")], BODY).await.is_hit());
+    assert!(!pillion.post_with(path, &[("x-bot", "c")], BODY).await.is_hit());
+}
+
+/// A header that nobody here has heard of keeps two callers apart.
 #[tokio::test]
 async fn what_may_be_a_credential_is_one() {
     let (_upstream, pillion) = upstash().await;
@@ -160,6 +196,16 @@ async fn what_may_be_a_credential_is_one() {
         "x-forwarded-user",
         "x-account",
         "ocp-apim-subscription-key",
+        "cf-access-jwt-assertion",
+        "x-goog-iap-jwt-assertion",
+        "x-amzn-oidc-identity",
+        "x-ms-client-principal",
+        "x-forwarded-email",
+        "x-forwarded-for",
+        "x-user-id",
+        "x-ssl-client-s-dn",
+        "x-proxy-roles",
+        "x-anything",
     ] {
         for value in ["good", "evil"] {
             let answer = pillion.post_with("/query/ns", &[(name, value)], BODY).await;

@@ -253,6 +253,78 @@ async fn requests_that_are_not_understood_pass_untouched() {
     assert_eq!(pillion.metric("pillion_cache_entries", &[]).await, 0.0);
 }
 
+/// As Jina embeds with `late_chunking`: all inputs are one text, and a vector tells what stands beside it.
+#[tokio::test]
+async fn inputs_that_may_depend_on_each_other_are_not_taken_apart() {
+    let (upstream, pillion) = start().await;
+    let late = |inputs: &[&str]| json!({"model": "m", "input": inputs, "late_chunking": true});
+    for n in 1..=2 {
+        let answer = ask(&pillion, &late(&["a", "b"])).await;
+        assert_eq!(answer.cache(), "pillion; fwd=bypass; detail=content");
+        assert_eq!((upstream.count(), upstream.last().json()), (n, late(&["a", "b"])));
+    }
+    // One alone has nothing beside it.
+    assert_eq!(ask(&pillion, &late(&["a"])).await.cache(), r#"pillion; fwd=miss; stored; detail="0/1""#);
+    assert!(ask(&pillion, &late(&["a"])).await.is_hit());
+    assert!(!ask(&pillion, &asking(&["a"])).await.is_hit(), "that is another vector");
+    let known =
+        json!({"model": "m", "input": ["a", "c"], "dimensions": 8, "encoding_format": "float", "task": "t"});
+    assert_eq!(ask(&pillion, &known).await.cache(), r#"pillion; fwd=miss; stored; detail="0/2""#);
+}
+
+#[tokio::test]
+async fn a_header_that_may_choose_the_model_is_part_of_the_key() {
+    let (_upstream, pillion) = start().await;
+    let request = asking(&["a"]).to_string();
+    for name in ["x-model-provider", "azureml-model-deployment", "helicone-target-url", "openai-beta"] {
+        for value in ["one", "other"] {
+            assert!(!pillion.post_with(PATH, &[(name, value)], &request).await.is_hit(), "{name}: {value}");
+            assert!(pillion.post_with(PATH, &[(name, value)], &request).await.is_hit(), "{name}: {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vector_with_null_in_it_is_given_and_not_stored() {
+    let (upstream, pillion) = start().await;
+    let broken = element(1, &json!("b"), None).replace('[', "[null,");
+    let all = list(&[element(0, &json!("a"), None), broken], "m-0001", 2);
+    upstream.push(Answer::ok(&all));
+    let first = ask(&pillion, &asking(&["a", "b"])).await;
+    assert_eq!((first.cache(), first.text()), (r#"pillion; fwd=miss; detail="0/2""#, all));
+    assert!(ask(&pillion, &asking(&["a"])).await.is_hit());
+    assert_eq!(
+        ask(&pillion, &asking(&["a", "b"])).await.cache(),
+        r#"pillion; fwd=miss; stored; detail="1/2""#
+    );
+    pillion.metric_is("pillion_cache_not_stored_total", &[("reason", "content")], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_failure_that_is_due_to_its_leaders_own_deadline_is_its_leaders() {
+    let (upstream, gate) = (Upstream::answering(embed).await, Gate::new());
+    let pillion = Pillion::route("openai", &upstream, &[]).await;
+    upstream.push(Answer::with(503, &[JSON, ("retry-after", "1")], "{}").held(&gate));
+    let request = asking(&["a", "b"]);
+    let mut leader = pillion.connect().await;
+    leader.ask("POST", PATH, &[JSON, ("x-stainless-read-timeout", "0.9")], request.to_string()).await;
+    upstream.seen(1).await;
+    let mut others = Vec::new();
+    for n in 2..=4 {
+        let mut client = pillion.connect().await;
+        client.ask("POST", PATH, &[JSON], request.to_string()).await;
+        pillion.metric_is("pillion_in_flight", &[EMBEDDINGS], f64::from(n)).await;
+        others.push(client);
+    }
+    gate.open();
+    assert_eq!(leader.response().await.status, 503);
+    for client in &mut others {
+        let answer = client.response().await;
+        assert_eq!((answer.status, answer.text()), (200, answer_to(&request)));
+    }
+    assert_eq!(upstream.count(), 2, "one of them leads");
+}
+
 #[tokio::test]
 async fn a_request_too_large_to_hold_passes() {
     let upstream = Upstream::answering(embed).await;
@@ -654,6 +726,28 @@ async fn in_shadow_all_of_it_is_asked_for_and_what_was_known_is_compared() {
     }
     advance(Duration::from_secs(41)).await;
     assert_eq!(ask(&pillion, &asking(&["a"])).await.cache(), told("miss"));
+}
+
+/// The provider put another model behind the name, and the operator said so: what was asked for before is of no use.
+#[tokio::test]
+async fn a_command_drops_what_is_being_fetched_too() {
+    let (upstream, pillion) = knowing_a().await;
+    let (request, gate) = (asking(&["a", "b"]), Gate::new());
+    upstream.push(Answer::ok(list(&[element(0, &json!("old"), None)], "m-0001", 1)).held(&gate));
+    let mut early = pillion.connect().await;
+    early.ask("POST", PATH, &[JSON], request.to_string()).await;
+    upstream.seen(2).await;
+    pillion.admin_with("POST", "/cache/invalidate", &[("pillion-admin", "1")]).await;
+    // It neither joins what is under way, nor finds what that brings.
+    let late = ask(&pillion, &request).await;
+    assert_eq!(
+        (late.cache(), late.text()),
+        (r#"pillion; fwd=miss; stored; detail="0/2""#, answer_to(&request))
+    );
+    gate.open();
+    assert!(early.response().await.text().contains(&element(1, &json!("old"), None)));
+    let hit = ask(&pillion, &request).await;
+    assert_eq!((hit.is_hit(), vectors(&hit.text())), (true, vectors(&answer_to(&request))));
 }
 
 #[tokio::test]

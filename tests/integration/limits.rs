@@ -30,6 +30,27 @@ async fn max_body_refuses_chunked_content_where_it_grows_too_large() {
     assert_eq!(upstream.count(), 0);
 }
 
+#[tokio::test]
+async fn max_body_holds_for_content_that_streams_through() {
+    let upstream = Upstream::answering(|_| Answer::ok("{}")).await;
+    let limits = ["limits: {max_body: 3KiB, replay_body: 1KiB}"];
+    let pillion = Pillion::route("http", &upstream, &limits).await;
+    for (chunks, status) in [(3, 200), (4, 413)] {
+        let mut client = pillion.connect().await;
+        client.send("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        for _ in 0..chunks {
+            client.send(Answer::chunk("a".repeat(1024))).await;
+        }
+        if status == 200 {
+            client.send("0\r\n\r\n").await;
+        }
+        assert_eq!(client.response().await.status, status, "{chunks} KiB");
+    }
+    assert_eq!(upstream.count(), 1, "the other one was cut off");
+    upstream.closed(0).await;
+    assert!(upstream.partial(0).len() < 3 * 1024 + 512, "{}", upstream.partial(0).len());
+}
+
 /// A conversation that would be trimmed if it could be held.
 fn long_chat(padding: usize) -> String {
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, "x".repeat(padding));

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use bytes::{Bytes, BytesMut};
+
 use super::MAX_ANSWER;
 use crate::json::{self, Kind, Scanner};
 
@@ -13,6 +15,8 @@ const MAX_WORD: usize = 1024;
 /// How elements are kept: the version of the form, the lengths of `object` and `model`, where the number of `index`
 /// begins and ends; then these two, then the element. Numbers are four bytes, the lowest first.
 const FORM: u8 = 1;
+/// Parts of an answer that are larger, in bytes, are not copied into it.
+const COPIED: usize = 128;
 
 /// What is before something, and what is behind it.
 type Around<'a> = (&'a [u8], &'a [u8]);
@@ -27,8 +31,12 @@ pub struct Answer<'a> {
 }
 
 /// The vector of one input, as it stands in `data`, and what the answer said of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Element<'a> {
+    /// What holds the bytes of the others.
+    held: &'a Bytes,
+    /// Every place of the vector has a number. `null` is what some say where a model's arithmetic failed.
+    pub sound: bool,
     /// The answer's `object` and `model`, as spelled. Elements that differ in them are not of one answer.
     words: (&'a [u8], &'a [u8]),
     /// Up to the number of its `index`, and behind it.
@@ -39,7 +47,8 @@ impl<'a> Answer<'a> {
     /// Takes an answer apart. `None` where it is not the complete and plain answer to so many inputs: not JSON in UTF-8,
     /// a member named twice, an `error`, no `object` or no `model`, another number of elements, indexes that are not
     /// 0 to n - 1, an element without a vector.
-    pub fn read(content: &'a [u8], inputs: usize) -> Option<Self> {
+    pub fn read(held: &'a Bytes, inputs: usize) -> Option<Self> {
+        let content: &[u8] = held;
         if content.len() > MAX_ANSWER || !json::is_utf8(content) {
             return None;
         }
@@ -61,7 +70,7 @@ impl<'a> Answer<'a> {
             return None;
         }
         let around = (content.get(..data.start)?, content.get(data.end..)?);
-        let elements = elements(content.get(data)?, words, inputs)?;
+        let elements = elements(held, content.get(data)?, words, inputs)?;
         Some(Self { around, elements })
     }
 }
@@ -87,23 +96,28 @@ fn word(content: &[u8], place: Range<usize>) -> Option<&[u8]> {
 }
 
 /// The elements of `data`, each at the place that its index says.
-fn elements<'a>(data: &'a [u8], words: (&'a [u8], &'a [u8]), inputs: usize) -> Option<Vec<Element<'a>>> {
+fn elements<'a>(
+    held: &'a Bytes,
+    data: &'a [u8],
+    words: (&'a [u8], &'a [u8]),
+    inputs: usize,
+) -> Option<Vec<Element<'a>>> {
     let mut scanner = Scanner::new(data);
     let mut places: Vec<Option<Element<'a>>> = vec![None; inputs];
     let mut each = scanner.array().ok()?;
     while each.next(&mut scanner).ok()? {
-        let (index, around) = element(data, &mut scanner)?;
+        let (index, around, sound) = element(data, &mut scanner)?;
         let place = places.get_mut(index)?;
-        if place.replace(Element { words, around }).is_some() {
+        if place.replace(Element { held, sound, words, around }).is_some() {
             return None;
         }
     }
     places.into_iter().collect()
 }
 
-/// The next element: its index, and what is around that.
-fn element<'a>(data: &'a [u8], scanner: &mut Scanner<'a>) -> Option<(usize, Around<'a>)> {
-    let (mut names, mut index, mut has_vector) = (Names::default(), None, false);
+/// The next element: its index, what is around that, and whether its vector is sound.
+fn element<'a>(data: &'a [u8], scanner: &mut Scanner<'a>) -> Option<(usize, Around<'a>, bool)> {
+    let (mut names, mut index, mut has_vector, mut sound) = (Names::default(), None, false, true);
     scanner.kind().ok()?;
     let start = scanner.position();
     let mut members = scanner.object().ok()?;
@@ -121,7 +135,11 @@ fn element<'a>(data: &'a [u8], scanner: &mut Scanner<'a>) -> Option<(usize, Arou
             let value = data.get(scanner.skip().ok()?)?;
             has_vector = match kind {
                 Kind::String => value.len() > 2,
-                Kind::Array => !json::is_empty_array(value),
+                Kind::Array => {
+                    // No number has this letter.
+                    sound = !value.contains(&b'n');
+                    !json::is_empty_array(value)
+                }
                 _ => false,
             };
         } else {
@@ -129,7 +147,7 @@ fn element<'a>(data: &'a [u8], scanner: &mut Scanner<'a>) -> Option<(usize, Arou
         }
     }
     let (index, place) = index.filter(|_| has_vector)?;
-    Some((index, (data.get(start..place.start)?, data.get(place.end..scanner.position())?)))
+    Some((index, (data.get(start..place.start)?, data.get(place.end..scanner.position())?), sound))
 }
 
 impl<'a> Element<'a> {
@@ -153,7 +171,8 @@ impl<'a> Element<'a> {
     }
 
     /// Out of that form; `None` for anything else.
-    pub fn kept(stored: &'a [u8]) -> Option<Self> {
+    pub fn kept(held: &'a Bytes) -> Option<Self> {
+        let stored: &[u8] = held;
         let (form, rest) = stored.split_first()?;
         let (lengths, rest) = rest.split_first_chunk::<12>()?;
         let [object, model, before] = lengths.as_chunks::<4>().0 else { return None };
@@ -162,36 +181,81 @@ impl<'a> Element<'a> {
         let (object, rest) = take(rest, object)?;
         let (model, rest) = take(rest, model)?;
         let (before, behind) = take(rest, before)?;
-        (*form == FORM).then_some(Self { words: (object, model), around: (before, behind) })
+        let (words, around) = ((object, model), (before, behind));
+        (*form == FORM).then_some(Self { held, sound: true, words, around })
+    }
+}
+
+/// Whether they say the same, wherever they are held.
+impl PartialEq for Element<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.words, self.around) == (other.words, other.around)
+    }
+}
+
+/// An answer being put together: the large parts stay where they are held, however many answers they are in.
+struct Pieces {
+    done: Vec<Bytes>,
+    copied: BytesMut,
+}
+
+impl Pieces {
+    fn copy(&mut self, part: &[u8]) {
+        self.copied.extend_from_slice(part);
+    }
+
+    fn add(&mut self, held: &Bytes, part: &[u8]) {
+        if part.len() <= COPIED {
+            self.copy(part);
+        } else {
+            self.end_copied();
+            self.done.push(held.slice_ref(part));
+        }
+    }
+
+    fn end_copied(&mut self) {
+        if !self.copied.is_empty() {
+            self.done.push(self.copied.split().freeze());
+        }
     }
 }
 
 /// One answer of these elements, in their order: around them what the upstream said, or, when it was not asked, what
-/// an answer has that cost nothing. `None` where they are not of one answer, or too many.
-pub fn merge(asked: Option<&Answer<'_>>, elements: &[Element<'_>]) -> Option<Vec<u8>> {
+/// an answer has that cost nothing. In pieces, because a short request can ask for what is large and known. `None` where
+/// they are not of one answer, or too many.
+pub fn merge(asked: Option<&Answer<'_>>, elements: &[Element<'_>]) -> Option<Vec<Bytes>> {
     let (object, model) = elements.first()?.words;
     let length: usize = elements.iter().map(Element::len).sum();
     if length > MAX_ANSWER || elements.iter().any(|element| element.words != (object, model)) {
         return None;
     }
-    let (before, behind) = match asked {
-        Some(answer) => (answer.around.0.to_vec(), answer.around.1.to_vec()),
+    let (before, behind): ([&[u8]; 3], [&[u8]; 3]) = match asked {
+        Some(answer) => ([answer.around.0, b"", b""], [b"]", answer.around.1, b""]),
         None => (
-            [br#"{"object":"#, object, br#","data":"#].concat(),
-            [br#","model":"#, model, br#","usage":{"prompt_tokens":0,"total_tokens":0}}"#].concat(),
+            [br#"{"object":"#, object, br#","data":"#],
+            [br#"],"model":"#, model, br#","usage":{"prompt_tokens":0,"total_tokens":0}}"#],
         ),
     };
-    let mut out = Vec::with_capacity(before.len() + length + behind.len() + 2);
-    out.extend_from_slice(&before);
-    let mut between = b'[';
-    for (place, element) in elements.iter().enumerate() {
-        out.push(between);
-        out.extend_from_slice(element.around.0);
-        out.extend_from_slice(place.to_string().as_bytes());
-        out.extend_from_slice(element.around.1);
-        between = b',';
+    let around: usize = before.iter().chain(&behind).map(|part| part.len()).sum();
+    let mut out = Pieces {
+        done: Vec::with_capacity(elements.len() * 2 + 1),
+        // Enough for elements as they mostly are.
+        copied: BytesMut::with_capacity(around + elements.len() * 64),
+    };
+    for part in before {
+        out.copy(part);
     }
-    out.push(b']');
-    out.extend_from_slice(&behind);
-    Some(out)
+    let mut between = b"[";
+    for (place, element) in elements.iter().enumerate() {
+        out.copy(between);
+        out.add(element.held, element.around.0);
+        out.copy(place.to_string().as_bytes());
+        out.add(element.held, element.around.1);
+        between = b",";
+    }
+    for part in behind {
+        out.copy(part);
+    }
+    out.end_copied();
+    Some(out.done)
 }

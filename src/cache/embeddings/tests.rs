@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -55,11 +56,31 @@ fn what_is_not_understood_is_not_taken_apart() {
         r#"{"input":"a""#,
         r#"{"input":["a","b"],"titles":["x","y"]}"#,
         r#"{"input":["a","b"],"each":{"0":"x"}}"#,
+        r#"{"input":["a","b"],"task":["x","y"]}"#,
+        r#"{"input":["a","b"],"late_chunking":true}"#,
+        r#"{"input":["a","b"],"late_chunking":false}"#,
+        r#"{"input":["a","b"],"model":"m","whatever":1}"#,
+        r#"{"input":[[1],[2]],"late_chunking":true}"#,
     ] {
         assert_eq!(texts(content), None, "{content}");
     }
     assert!(Batch::read(b"{\"input\":\"\xff\"}").is_none(), "not UTF-8");
-    assert!(texts(r#"{"input":"a","titles":["x"]}"#).is_some(), "with one input it is about that one");
+    for one in [r#""a""#, r#"["a"]"#, "[1,2]", "[[1,2]]"] {
+        for more in [r#""titles":["x"]"#, r#""late_chunking":true"#] {
+            let content = format!(r#"{{"input":{one},{more}}}"#);
+            assert_eq!(texts(&content).unwrap().len(), 1, "with one input it is about that one: {content}");
+        }
+    }
+    let each = r#"{"model":"m","dimensions":8,"input":["a","b"],"user":"u","encoding_format":"base64","input_type":"query"}"#;
+    assert_eq!(texts(each).unwrap().len(), 2);
+}
+
+#[test]
+fn users_can_read_what_may_stand_beside_inputs() {
+    let page = include_str!("../../../docs/cache.md");
+    for name in OF_EACH {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
 }
 
 #[test]
@@ -88,6 +109,10 @@ fn element(index: impl std::fmt::Display) -> String {
     format!(r#"{{"object":"embedding","index":{index},"embedding":[0.5]}}"#)
 }
 
+fn bytes(content: impl AsRef<[u8]>) -> Bytes {
+    Bytes::copy_from_slice(content.as_ref())
+}
+
 fn answer(elements: &[String]) -> String {
     let data = elements.join(",");
     format!(
@@ -102,16 +127,16 @@ fn answers_that_are_taken_apart() {
         answer(&[element(1), element(0)]),
         r#"{"data":[ {"embedding":"AAAA","index":1 , "x":{}},{"index":0,"embedding":[1]} ],"id":7,"model":"m","object":"list"}"#.to_owned(),
     ] {
-        assert_eq!(Answer::read(content.as_bytes(), 2).map(|answer| answer.elements.len()), Some(2), "{content}");
+        assert_eq!(Answer::read(&bytes(&content), 2).map(|answer| answer.elements.len()), Some(2), "{content}");
     }
 }
 
 #[test]
 fn answers_that_are_not() {
     let good = answer(&[element(0), element(1)]);
-    assert!(Answer::read(good.as_bytes(), 2).is_some());
+    assert!(Answer::read(&bytes(&good), 2).is_some());
     for end in 0..good.len() {
-        assert!(Answer::read(&good.as_bytes()[..end], 2).is_none(), "cut at {end}");
+        assert!(Answer::read(&bytes(&good[..end]), 2).is_none(), "cut at {end}");
     }
     for (what, content) in [
         ("fewer", answer(&[element(0)])),
@@ -143,21 +168,35 @@ fn answers_that_are_not() {
         ("data twice", good.replace(r#""model""#, r#""data":[],"model""#)),
         ("not an object", format!("[{good}]")),
     ] {
-        assert!(Answer::read(content.as_bytes(), 2).is_none(), "{what}: {content}");
+        assert!(Answer::read(&bytes(&content), 2).is_none(), "{what}: {content}");
     }
 }
 
 #[test]
 fn an_element_is_kept_as_it_is() {
-    let content = answer(&[element(1), element(0)]);
-    let read = Answer::read(content.as_bytes(), 2).unwrap();
+    let content = bytes(answer(&[element(1), element(0)]));
+    let read = Answer::read(&content, 2).unwrap();
     for element in &read.elements {
-        let kept = element.keep();
+        let kept = bytes(element.keep());
         assert_eq!(Element::kept(&kept).as_ref(), Some(element));
         for end in 0..12 {
-            assert_eq!(Element::kept(&kept[..end]), None);
+            assert_eq!(Element::kept(&kept.slice(..end)), None);
         }
-        assert_eq!(Element::kept(&[&[FORM_OF_NOBODY], &kept[1..]].concat()), None);
+        assert_eq!(Element::kept(&bytes([&[FORM_OF_NOBODY], &kept[1..]].concat())), None);
+    }
+}
+
+#[test]
+fn a_vector_with_null_in_it_is_not_sound() {
+    for (vector, sound) in [
+        ("[0.5,-1e-7]", true),
+        (r#""null""#, true),
+        ("[null]", false),
+        ("[0.5, null ,1]", false),
+        ("[[0.5],[null]]", false),
+    ] {
+        let content = bytes(answer(&[format!(r#"{{"index":0,"embedding":{vector}}}"#)]));
+        assert_eq!(Answer::read(&content, 1).unwrap().elements[0].sound, sound, "{vector}");
     }
 }
 
@@ -165,11 +204,11 @@ const FORM_OF_NOBODY: u8 = 0;
 
 #[test]
 fn an_answer_that_nobody_was_asked_for_cost_nothing() {
-    let content = answer(&[element(0), element(1)]);
-    let read = Answer::read(content.as_bytes(), 2).unwrap();
+    let content = bytes(answer(&[element(0), element(1)]));
+    let read = Answer::read(&content, 2).unwrap();
     let merged = merge(None, &[read.elements[1], read.elements[0]]).unwrap();
     assert_eq!(
-        String::from_utf8(merged).unwrap(),
+        String::from_utf8(merged.concat()).unwrap(),
         format!(
             r#"{{"object":"list","data":[{},{}],"model":"m","usage":{{"prompt_tokens":0,"total_tokens":0}}}}"#,
             element(0),
@@ -182,14 +221,34 @@ fn an_answer_that_nobody_was_asked_for_cost_nothing() {
 #[test]
 fn elements_of_different_models_are_not_one_answer() {
     let (one, other) = (answer(&[element(0)]), answer(&[element(0)]).replace(r#""m""#, r#""n""#));
-    let (one, other) = (Answer::read(one.as_bytes(), 1).unwrap(), Answer::read(other.as_bytes(), 1).unwrap());
+    let (one, other) = (bytes(one), bytes(other));
+    let (one, other) = (Answer::read(&one, 1).unwrap(), Answer::read(&other, 1).unwrap());
     assert!(merge(Some(&one), &[one.elements[0], one.elements[0]]).is_some());
     assert_eq!(merge(Some(&one), &[one.elements[0], other.elements[0]]), None);
     assert_eq!(merge(None, &[other.elements[0], one.elements[0]]), None);
 }
 
+#[test]
+fn what_is_large_is_not_copied_however_often_it_is_in_an_answer() {
+    let large =
+        |index, before: &str| format!(r#"{{{before}"index":{index},"embedding":"{}"}}"#, "b64+".repeat(2048));
+    for before in ["", &format!(r#""text":"{}","#, "x".repeat(500))] {
+        let content = bytes(answer(&[large(0, before)]));
+        let kept = bytes(Answer::read(&content, 1).unwrap().elements[0].keep());
+        let element = Element::kept(&kept).unwrap();
+        let merged = merge(None, &vec![element; 1000]).unwrap();
+        let (mut own, mut whole) = (0, 0);
+        for piece in &merged {
+            whole += piece.len();
+            own += if kept.as_ptr_range().contains(&piece.as_ptr()) { 0 } else { piece.len() };
+        }
+        assert!(whole > 8_000_000 && own < 100_000, "{own} of {whole} bytes copied");
+        assert_eq!(Answer::read(&bytes(merged.concat()), 1000).unwrap().elements.len(), 1000);
+    }
+}
+
 /// What an upstream answers: a vector that tells the input, in a form of its own.
-fn upstream(request: &[u8]) -> Vec<u8> {
+fn upstream(request: &[u8]) -> Bytes {
     let request: Value = serde_json::from_slice(request).unwrap();
     let input = &request["input"];
     let inputs = match input.as_array() {
@@ -211,7 +270,7 @@ fn upstream(request: &[u8]) -> Vec<u8> {
         data.join(","),
         n = inputs.len()
     )
-    .into_bytes()
+    .into()
 }
 
 fn input() -> impl Strategy<Value = Value> {
@@ -259,14 +318,14 @@ proptest! {
                 asked.push(at);
             }
         }
-        let kept: Vec<_> = expected.elements.iter().map(Element::keep).collect();
+        let kept: Vec<_> = expected.elements.iter().map(|element| Bytes::from(element.keep())).collect();
         let sent = match asked.as_slice() {
             [] => None,
             asked if asked.len() == places.len() => Some(content.clone()),
             asked => Some(batch.inputs.only(&content, asked).unwrap()),
         };
         let answered = sent.as_deref().map(upstream);
-        let answered = answered.as_deref().map(|content| Answer::read(content, asked.len()).unwrap());
+        let answered = answered.as_ref().map(|content| Answer::read(content, asked.len()).unwrap());
         let elements: Vec<_> = (0..places.len())
             .map(|at| {
                 let fresh = asked.iter().position(|asked| spelled(&places[*asked]) == spelled(&places[at]));
@@ -276,7 +335,7 @@ proptest! {
                 }
             })
             .collect();
-        let merged = merge(answered.as_ref(), &elements).unwrap();
+        let merged = merge(answered.as_ref(), &elements).unwrap().concat();
 
         let read: Value = serde_json::from_slice(&merged).unwrap();
         prop_assert_eq!(&read["usage"]["total_tokens"], &json!(asked.len()));
@@ -291,7 +350,7 @@ proptest! {
     #[test]
     fn anything_is_read(content in prop::collection::vec(any::<u8>(), 0..64), stored in any::<Vec<u8>>()) {
         let _ = Batch::read(&content);
-        let _ = Answer::read(&content, 1);
-        let _ = Element::kept(&stored);
+        let _ = Answer::read(&bytes(content), 1);
+        let _ = Element::kept(&bytes(stored));
     }
 }

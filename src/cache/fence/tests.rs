@@ -211,3 +211,18 @@ fn tokens_do_not_repeat() {
     seen.dedup();
     assert_eq!(seen.len(), 100_000);
 }
+
+#[test]
+fn what_no_write_changes_a_command_makes_unusable() {
+    let fences = Arc::new(Fences::new([3; 16]));
+    let (before, scope) = (fences.stamp_unfenced(), fences.scope("a", []));
+    drop(fences.write(&scope, Settle::default()));
+    assert!(fences.current(&before) && fences.may_store(&before) && !before.is_fenced());
+    let search = fences.stamp(&scope);
+    fences.shift_unfenced();
+    assert!(!fences.current(&before) && !fences.may_store(&before));
+    assert!(fences.current(&search), "searches have writes for that");
+    let after = fences.stamp_unfenced();
+    assert!(fences.may_store(&after));
+    assert_ne!(before.generation(), after.generation(), "they share no flight");
+}

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,8 +14,8 @@ fn policy() -> Policy {
         shadow: false,
         audit: 0.0,
         max_entry: 1 << 20,
-        vary: vec![HeaderName::from_static("x-tenant"), HeaderName::from_static("accept")],
-        credentials: vec![HeaderName::from_static("authorization"), HeaderName::from_static("api-key")],
+        vary: vec![HeaderName::from_static("user-agent")],
+        ignore_headers: vec![HeaderName::from_static("x-nonce")],
         ignore_query: vec!["timeout".to_owned(), "trace id".to_owned()],
         ordered: false,
         store_if: StoreIf::default(),
@@ -279,22 +279,28 @@ fn credentials_and_varying_headers_are_told_apart() {
         &[("x-tenant", "ab")],
     ];
     assert_distinct(table.iter().map(|headers| (format!("{headers:?}"), of_headers(headers))));
-    assert_eq!(of_headers(&[("user-agent", "a")]), of_headers(&[("cache-control", "no-cache")]));
+    assert_ne!(of_headers(&[("user-agent", "a")]), of_headers(&[]), "the rule counts it");
+    for name in ["cache-control", "x-client-info", "x-stainless-os", "traceparent", "x-nonce"] {
+        assert_eq!(of_headers(&[(name, "a")]), of_headers(&[]), "{name}");
+    }
 }
 
 #[test]
-fn headers_that_no_list_names_count_by_their_name() {
+fn headers_that_nobody_knows_count() {
     let of = |name: &'static str| of_headers(&[(name, "a")]);
-    assert_ne!(of("x-account"), of_headers(&[]));
-    assert_ne!(of("x-account"), of("x-token"));
-    assert_ne!(of("x-account"), of_headers(&[("x-account", "b")]));
-    assert_eq!(of("x-stainless-os"), of_headers(&[]));
+    for name in ["cf-access-jwt-assertion", "x-user-id", "x-model-provider", "x-anything"] {
+        assert_ne!(of(name), of_headers(&[]), "{name}");
+        assert_ne!(of(name), of("x-other"), "{name}");
+        assert_ne!(of(name), of_headers(&[(name, "b")]), "{name}");
+    }
 }
 
 #[test]
-fn the_order_of_headers_that_the_policy_names_does_not_count() {
-    let (one, two) = (("authorization", "a"), ("accept", "b"));
+fn the_order_of_headers_does_not_count_but_that_of_values() {
+    let (one, two, three) = (("x-a", "a"), ("accept", "b"), ("x-a", "c"));
     assert_eq!(of_headers(&[one, two]), of_headers(&[two, one]));
+    assert_eq!(of_headers(&[one, two, three]), of_headers(&[one, three, two]));
+    assert_ne!(of_headers(&[one, three]), of_headers(&[three, one]));
 }
 
 #[test]
@@ -318,6 +324,45 @@ fn every_field_counts() {
         ("no body", with(|given| given.body.clear())),
     ];
     assert_distinct(table.map(|(name, key)| (name.to_owned(), key)));
+}
+
+#[test]
+fn rules_that_would_not_store_the_same_share_nothing() {
+    let with = |change: fn(&mut Policy)| {
+        let mut policy = policy();
+        change(&mut policy);
+        let given = Given::search();
+        Keyring::seeded([7; 16]).names(given.upstream, &policy).key(&given.identity())
+    };
+    assert_eq!(with(|_| ()), Given::search().key());
+    assert_eq!(with(|policy| (policy.shadow, policy.audit) = (true, 1.0)), Given::search().key());
+    let equals = |word: &str| {
+        let place = crate::json::pointer::Pointer::parse("/code").unwrap();
+        vec![(place, crate::json::pointer::Scalar::Word(word.to_owned()))]
+    };
+    let told = StoreIf { equals: equals("0"), ..StoreIf::default() };
+    let other = StoreIf { equals: equals("200"), ..StoreIf::default() };
+    let of = |store_if: &StoreIf| {
+        let given = Given::search();
+        let policy = Policy { store_if: store_if.clone(), ..policy() };
+        Keyring::seeded([7; 16]).names(given.upstream, &policy).key(&given.identity())
+    };
+    assert_distinct(
+        [
+            ("as it is", with(|_| ())),
+            ("ttl", with(|policy| policy.ttl *= 2)),
+            ("stale_if_error", with(|policy| policy.stale_if_error = Duration::from_secs(1))),
+            ("max_entry", with(|policy| policy.max_entry = 1)),
+            ("vary", with(|policy| policy.vary.clear())),
+            ("ignore_headers", with(|policy| policy.ignore_headers.clear())),
+            ("ignore_query", with(|policy| policy.ignore_query.clear())),
+            ("non_empty", with(|policy| policy.store_if.non_empty.push("a".to_owned()))),
+            ("absent", with(|policy| policy.store_if.absent.push("a".to_owned()))),
+            ("equals", of(&told)),
+            ("equals another", of(&other)),
+        ]
+        .map(|(name, key)| (name.to_owned(), key)),
+    );
 }
 
 #[test]

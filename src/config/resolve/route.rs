@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::rule::Ground;
+use super::rule::{Ground, ignore_headers};
 use super::target;
 use crate::config::file::{Cache, Defaults, OneOrMany, Route, RouteCache, Timeouts, Window};
 use crate::config::layers::{Layers, built_in};
@@ -119,7 +119,8 @@ fn meaning<'a>(
     let preset_at = KeyPath::root().key("presets").key(own);
     let own = route.rules.is_none() && shared.presets.contains_key(own);
     let rules_at = if own { preset_at.clone() } else { at.clone() }.key("rules");
-    let ground = Ground { layers, preset, preset_at, store_size: shared.store_size };
+    let ignore_headers = ignore_headers(route, at, findings);
+    let ground = Ground { layers, preset, preset_at, ignore_headers, store_size: shared.store_size };
     let written = route.rules.as_deref().unwrap_or(&preset.rules);
     let rules = ground.rules(written, &rules_at, findings);
     refuse_idle_cache_empty(route, preset, written, at, findings);
@@ -245,7 +246,8 @@ pub(super) fn check_presets(shared: &Shared<'_>, findings: &mut Findings) {
         }
         let layers =
             Layers { overrides: shared.overrides, route: &route, defaults: shared.defaults, built_in };
-        let ground = Ground { layers, preset, preset_at: at.clone(), store_size: shared.store_size };
+        let (preset_at, ignore_headers) = (at.clone(), Vec::new());
+        let ground = Ground { layers, preset, preset_at, ignore_headers, store_size: shared.store_size };
         ground.rules(&preset.rules, &at.key("rules"), findings);
     }
 }

@@ -6,6 +6,7 @@ use http::{HeaderName, Method};
 use regex::Regex;
 
 use super::{reach, reading};
+use crate::config::file::Route;
 use crate::config::layers::Layers;
 use crate::config::presets::Preset;
 use crate::config::problem::{Findings, KeyPath};
@@ -13,12 +14,9 @@ use crate::config::rule::{self as written, Action, LeavesState};
 use crate::config::units::Time;
 use crate::{cache, plan, retry};
 
-/// Request headers that change the answer of a search, where a preset says nothing else.
-const VARY: [&str; 5] = ["accept", "accept-language", "content-type", "origin", "prefer"];
-
-/// Request headers that carry credentials, where a preset says nothing else.
-const CREDENTIALS: [&str; 7] =
-    ["authorization", "api-key", "x-api-key", "x-chroma-token", "apikey", "cookie", "proxy-authorization"];
+/// Request headers that carry credentials, wherever they are sent.
+const CREDENTIALS: [&str; 6] =
+    ["authorization", "api-key", "x-api-key", "x-chroma-token", "apikey", "cookie"];
 
 /// What a rule is built from besides its own text.
 pub(super) struct Ground<'a> {
@@ -26,6 +24,8 @@ pub(super) struct Ground<'a> {
     pub(super) preset: &'a Preset,
     /// Where it stands in the file, if it does.
     pub(super) preset_at: KeyPath,
+    /// Request headers that the route leaves out of the key.
+    pub(super) ignore_headers: Vec<HeaderName>,
     /// `memory.cache`: the most that one answer can take.
     pub(super) store_size: u64,
 }
@@ -154,14 +154,10 @@ impl Ground<'_> {
         findings: &mut Findings,
     ) -> Option<cache::Policy> {
         let store = &self.preset.store;
-        let listed = |own: &Option<Vec<String>>, preset: &Option<Vec<String>>, else_: &[&str]| {
-            let written = own.clone().or_else(|| preset.clone());
-            written.unwrap_or_else(|| else_.iter().map(|&name| name.to_owned()).collect())
-        };
-        let vary = headers(&listed(&rule.vary, &store.vary, &VARY), &at.key("vary"), findings);
-        let credentials = headers(&listed(&None, &store.credentials, &CREDENTIALS), at, findings);
-        let ignore_query = listed(&rule.ignore_query, &store.ignore_query, &[]);
-        let (mut vary, credentials) = (vary?, credentials?);
+        let vary = headers(rule.vary.as_deref(), &at.key("vary"), findings);
+        let ignore_query =
+            rule.ignore_query.clone().or_else(|| store.ignore_query.clone()).unwrap_or_default();
+        let mut vary = vary?;
         for level in scope {
             match level {
                 // Two answers of different scopes must never have one key.
@@ -191,7 +187,7 @@ impl Ground<'_> {
             shadow: self.layers.shadow(),
             max_entry: self.layers.max_entry(self.store_size),
             vary,
-            credentials,
+            ignore_headers: self.ignore_headers.clone(),
             ignore_query,
             ordered: rule.ordered.unwrap_or(store.ordered),
             store_if: cache::StoreIf {
@@ -202,6 +198,18 @@ impl Ground<'_> {
             },
         })
     }
+}
+
+/// The headers that a route leaves out of the key.
+pub(super) fn ignore_headers(route: &Route, at: &KeyPath, findings: &mut Findings) -> Vec<HeaderName> {
+    let at = at.key("cache").key("ignore_headers");
+    let written = route.cache.as_ref().and_then(|cache| cache.ignore_headers.as_deref());
+    let read = headers(written, &at, findings).unwrap_or_default();
+    for (index, name) in read.iter().enumerate().filter(|(_, name)| CREDENTIALS.contains(&name.as_str())) {
+        let rule = "it tells who asks: one caller would get what only another may see";
+        findings.add_value(&at.item(index), name.as_str(), rule, "leave it out");
+    }
+    read
 }
 
 /// Refuses what a rule of this action has no use for: it would be taken for something that happens.
@@ -271,8 +279,8 @@ fn matcher(rule: &written::Rule, at: &KeyPath, findings: &mut Findings) -> Optio
     Some(plan::Matcher { methods, path, query_has, query_lacks })
 }
 
-fn headers(names: &[String], at: &KeyPath, findings: &mut Findings) -> Option<Vec<HeaderName>> {
-    let mut read = Vec::new();
+fn headers(names: Option<&[String]>, at: &KeyPath, findings: &mut Findings) -> Option<Vec<HeaderName>> {
+    let (names, mut read) = (names.unwrap_or_default(), Vec::new());
     for (index, name) in names.iter().enumerate() {
         read.extend(reading::header(name, &at.item(index), findings));
     }

@@ -1,9 +1,8 @@
 //! Asking for what is missing of a batch, in a task of its own; what came of it is for all who wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Batch, Gap, Source};
@@ -14,9 +13,10 @@ use crate::cache::store::{Store, Under};
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
 use crate::proxy::content::{Content, Held};
-use crate::proxy::forward::{Answer, Forwarded, Outbound, Terms, forward};
+use crate::proxy::fetched::Fetched;
+use crate::proxy::forward::{Answer, Outbound, Terms, forward};
 use crate::proxy::route::Route;
-use crate::proxy::search::{Cache, whole_answer};
+use crate::proxy::search::Cache;
 use crate::proxy::storing::{NotStored, is_in_full, may_be_kept};
 
 /// Fields that speak of the bytes of one content: not true of one that was put together.
@@ -31,47 +31,6 @@ const OF_THE_BYTES: [HeaderName; 8] = [
     HeaderName::from_static("signature"),
 ];
 
-/// What a fetch brought, for all who wait for the same batch.
-#[derive(Debug)]
-pub(in crate::proxy) struct Landed {
-    pub(super) attempts: Attempts,
-    pub(super) stored: bool,
-    pub(super) stop_sdk: bool,
-    brought: Brought,
-}
-
-#[derive(Debug)]
-enum Brought {
-    Shared(StatusCode, HeaderMap, Bytes),
-    /// Too large to hold, or not to be shared. The others ask for themselves.
-    ForOne(Mutex<Option<Box<Answer>>>),
-    Failed(Error),
-}
-
-impl Landed {
-    /// This request's part of what was brought; `None` if there is none for it.
-    pub(super) fn take(&self, leads: bool) -> Option<Result<Answer, Error>> {
-        match &self.brought {
-            Brought::Shared(status, headers, content) => {
-                let mut headers = headers.clone();
-                if !leads {
-                    // Said to the one who asked.
-                    headers.remove(header::SET_COOKIE);
-                }
-                Some(Ok(whole_answer(*status, headers, content.clone())))
-            }
-            Brought::ForOne(answer) => answer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take_if(|_| leads)
-                .map(|answer| Ok(*answer)),
-            // A leader's deadline is its own.
-            Brought::Failed(error) if !leads && error.kind == Kind::ResponseTimeout => None,
-            Brought::Failed(error) => Some(Err(error.clone())),
-        }
-    }
-}
-
 /// What a fetch needs, in a task of its own, so that whoever began it may leave.
 pub(super) struct Fetch {
     pub(super) cache: Arc<Cache>,
@@ -84,11 +43,11 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    pub(super) async fn run(self, outbound: Option<Outbound>, batch: Batch, mut gap: Gap) -> Arc<Landed> {
-        let mut attempts = Attempts::default();
-        let Some(mut outbound) = outbound else {
-            let brought = Brought::Failed(Error::new(Kind::Internal, "the request was lost"));
-            return Arc::new(Landed { attempts, stored: false, stop_sdk: false, brought });
+    pub(super) async fn run(self, own: Option<(Outbound, Batch, Gap)>) -> Arc<Fetched> {
+        let (mut attempts, terms) = (Attempts::default(), self.terms);
+        let Some((mut outbound, batch, mut gap)) = own else {
+            let lost = Error::new(Kind::Internal, "the request was lost").into();
+            return Arc::new(Fetched::new(lost, &terms, attempts, false, false));
         };
         loop {
             let content = gap.rest.as_ref().unwrap_or(&batch.content);
@@ -97,45 +56,29 @@ impl Fetch {
                 // That of what was received; hyper writes the right one.
                 outbound.headers.remove(header::CONTENT_LENGTH);
             }
-            let Forwarded { result, stop_sdk } =
-                forward(&self.route, &mut outbound, &self.terms, &mut attempts).await;
-            let mut answer = match result {
-                Ok(answer) => answer,
-                Err(error) => {
-                    let brought = Brought::Failed(error);
-                    return Arc::new(Landed { attempts, stored: false, stop_sdk, brought });
-                }
-            };
-            let stored = match gap.close(&self, &mut answer) {
-                Ok(closed) => closed.map_err(|why| self.count(why)).is_ok(),
-                Err(why) => {
-                    self.count(why);
-                    // What it says of a part is no answer to the whole, but for what is wrong with the part.
-                    if gap.rest.is_some() && answer.head.status.is_success() {
-                        gap = batch.whole();
-                        continue;
+            let mut forwarded = forward(&self.route, &mut outbound, &terms, &mut attempts).await;
+            let (mut stored, mut shareable) = (false, false);
+            if let Ok(answer) = &mut forwarded.result {
+                stored = match gap.close(&self, answer) {
+                    Ok(closed) => closed.map_err(|why| self.count(why)).is_ok(),
+                    Err(why) => {
+                        self.count(why);
+                        // What it says of a part is no answer to the whole, but for what is wrong with the part.
+                        if gap.rest.is_some() && answer.head.status.is_success() {
+                            gap = batch.whole();
+                            continue;
+                        }
+                        false
                     }
-                    false
-                }
-            };
-            return Arc::new(Landed { attempts, stored, stop_sdk, brought: self.shared(answer) });
+                };
+                shareable = may_be_kept(&answer.head.headers, &self.policy).is_ok();
+            }
+            return Arc::new(Fetched::new(forwarded, &terms, attempts, stored, shareable));
         }
     }
 
     fn count(&self, why: NotStored) {
         self.route.series(self.route.rule(self.terms.rule).operation).not_stored(why as usize);
-    }
-
-    /// An answer for all who wait, if it may go to them.
-    fn shared(&self, answer: Answer) -> Brought {
-        match answer {
-            Answer { head, content: Held::Whole(content), .. }
-                if may_be_kept(&head.headers, &self.policy).is_ok() =>
-            {
-                Brought::Shared(head.status, head.headers, content)
-            }
-            answer => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
-        }
     }
 }
 
@@ -170,7 +113,7 @@ impl Gap {
                 })
                 .collect();
             let merged = elements.and_then(|elements| merge(Some(&read), &elements));
-            answer.content = Held::Whole(Bytes::from(merged.ok_or(NotStored::Content)?));
+            answer.content = Held::Pieces(merged.ok_or(NotStored::Content)?);
             for name in OF_THE_BYTES {
                 answer.head.headers.remove(name);
             }
@@ -187,11 +130,15 @@ fn keep(
     element: &Element<'_>,
     under: Under,
 ) -> Result<(), NotStored> {
+    if !element.sound {
+        return Err(NotStored::Content);
+    }
     let content = Bytes::from(element.keep());
     if content.len() > policy.max_entry {
         return Err(NotStored::Incomplete);
     }
-    // Where it is refused, the answer to a request that was sent later is there already, which is as good.
+    // Where it is refused, the answer to a request that was sent later is there already, which is as good, or a command
+    // has dropped what was asked for before.
     store.put(key, under, policy.lifetime(key), HeaderMap::new(), &content);
     Ok(())
 }

@@ -153,6 +153,29 @@ fn of_asks_that_come_twice_the_stricter_holds() {
 }
 
 #[test]
+fn an_ask_of_the_cache_is_a_list_and_what_means_nothing_is_a_bypass() {
+    use CacheAsk::{Bypass, Refresh, Use};
+    for (value, expected) in [
+        ("bypass", Bypass),
+        (" Refresh ", Refresh),
+        ("refresh, bypass", Bypass),
+        ("bypass,refresh", Bypass),
+        ("refresh,,refresh", Refresh),
+        ("refresh, off", Bypass),
+        ("no-store", Bypass),
+        ("bypass;x", Bypass),
+        ("refresh;x=1", Bypass),
+        ("", Use),
+        (" , ", Use),
+    ] {
+        let headers = [("pillion-cache", value)];
+        let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let seen = Seen::of(&HeaderMap::from_iter(headers), "p");
+        assert_eq!(seen.asks.cache, expected, "{value:?}");
+    }
+}
+
+#[test]
 fn an_upstreams_connection_cannot_talk_away_what_the_cache_goes_by() {
     let mut headers = HeaderMap::new();
     for (name, value) in [
