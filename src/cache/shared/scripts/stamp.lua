@@ -30,4 +30,4 @@ local function stamp(key, first)
   return table.concat(parts, ' '), quiet
 end
 
-local VERSION = 'P1'
+local VERSION = 'P2'
