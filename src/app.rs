@@ -179,6 +179,7 @@ fn shared(config: &Config, tls: &Tls) -> Result<Option<Arc<Shared>>, getrandom::
         prefix: redis.prefix.clone(),
         secret: redis.secret.as_ref().map(|secret| secret.expose().to_owned()),
         longest_ttl,
+        settle: config.routes.iter().map(|plan| plan.settle).max().unwrap_or_default(),
         longest_write: longest_write.max().unwrap_or_default(),
     };
     Shared::new(policy, redis::Tls(tls.of_another_protocol())).map(Some)

@@ -92,6 +92,13 @@ impl Keeper {
         outcome
     }
 
+    /// Has another connection made in place of this one: what was found on it does not hold any more.
+    pub fn renew(&self) {
+        let Some(link) = self.lock().link.clone() else { return };
+        self.drop_link(&link, &Failure::Lost("what was found on it has changed".into()));
+        self.dropped.notify_one();
+    }
+
     fn drop_link(&self, link: &Link, why: &Failure) {
         let mut state = self.lock();
         if state.link.as_ref().is_some_and(|current| current.is_same(link)) {
@@ -112,7 +119,9 @@ impl Keeper {
             // Memory is full: what only reads goes on. Whoever writes has to know what to do then.
             Some(failure) if failure.is("OOM") => state.run.succeeded(),
             Some(failure) => {
-                let useless = matches!(failure, Failure::Lost(_)) || failure.is("UNJOINED");
+                // One that follows another may lead again a moment later, with what the other knows.
+                let useless =
+                    matches!(failure, Failure::Lost(_)) || failure.is("UNJOINED") || failure.is("READONLY");
                 if useless || state.run.failed(Instant::now()) {
                     drop(state);
                     self.drop_link(link, failure);

@@ -62,7 +62,8 @@ impl Link {
         timeout(CONNECT, opening).await.unwrap_or(Err(Failure::Timeout))
     }
 
-    /// A name of the server's process: another one after a restart or a failover. `None` where it does not tell.
+    /// A name of the server's process and of what it holds: another one after a restart, a failover, or when it was filled
+    /// from another server. `None` where it does not tell.
     pub fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
@@ -78,13 +79,9 @@ impl Link {
     }
 
     async fn ask_server(&self) -> Result<Option<Arc<str>>, Failure> {
-        let mut command = redis::cmd("INFO");
-        command.arg("server");
-        match self.send(&command).await {
-            Ok(reply) => Ok(reply.text().and_then(|text| {
-                let line = text.lines().find_map(|line| line.strip_prefix("run_id:"))?;
-                Some(Arc::from(line.trim()))
-            })),
+        // Of all sections: before Redis 7 it takes one name or none, and two are needed.
+        match self.send(&redis::cmd("INFO")).await {
+            Ok(reply) => Ok(reply.text().and_then(name_of)),
             // A user may lack the permission, a proxy the command.
             Err(Failure::Refused { code, .. }) if code == "NOPERM" || code == "ERR" => Ok(None),
             Err(failure) => Err(failure),
@@ -139,6 +136,14 @@ impl std::fmt::Debug for Link {
     }
 }
 
+/// The name of a server in what it says of itself. Its own process, and what it was filled with last: one that follows
+/// another for a while forgets what it had, and is the same process.
+fn name_of(info: &str) -> Option<Arc<str>> {
+    let field = |name| info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()));
+    let process = field("run_id")?;
+    Some(Arc::from(field("master_replid").map_or(process.to_owned(), |data| format!("{process}.{data}"))))
+}
+
 /// What an error of the crate comes to.
 pub(super) fn failure(error: &RedisError) -> Failure {
     if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
@@ -149,4 +154,24 @@ pub(super) fn failure(error: &RedisError) -> Failure {
     // Redis before 7 says of a script's error that it is one, and what it was behind that.
     let inner = INNER.iter().find(|word| code == "ERR" && text.contains(&format!("-{word} ")));
     Failure::Refused { code: inner.copied().unwrap_or(code).to_owned(), text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_by_its_process_and_what_it_holds() {
+        for (info, name) in [
+            (
+                "# Server\r\nrun_id:a1\r\n# Replication\r\nmaster_replid:b2\r\nmaster_replid2:c3\r\n",
+                Some("a1.b2"),
+            ),
+            ("master_replid2:c3\r\nrun_id:a1\r\n", Some("a1")),
+            ("master_replid:b2\r\n", None),
+            ("", None),
+        ] {
+            assert_eq!(name_of(info).as_deref(), name, "{info:?}");
+        }
+    }
 }

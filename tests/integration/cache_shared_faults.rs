@@ -112,22 +112,25 @@ async fn a_crash_begins_new_generations() {
 
 #[tokio::test]
 async fn after_a_restart_from_disk_nothing_of_before_counts() {
-    let (upstream, mut redis) = (store().await, Redis::start().await);
-    let one = joined(&upstream, &redis, SECRET).await;
-    let before = search(&one).await;
-    stored(&one, 1.0).await;
-    // What a failover brings, too: the state of some time ago, without the last writes.
-    redis.ask::<()>(&["SAVE"]).await;
-    write(&one, "/upsert/one").await;
-    redis.kill().await;
-    one.running.stop().await;
-    redis.restart().await;
-    assert_eq!(redis.keys().await.len(), 2, "nothing is told by this test");
-    // Instances that have never known the server before.
-    let two = joined(&upstream, &redis, SECRET).await;
-    assert_ne!(search(&two).await.body, before.body);
-    let three = joined(&upstream, &redis, SECRET).await;
-    begins_anew(&three, &two, &before.body).await;
+    // One that says which server it is, and one that does not.
+    for arguments in [&[][..], &["--rename-command", "INFO", "NO-INFO"]] {
+        let (upstream, mut redis) = (store().await, Redis::with(arguments).await);
+        let one = joined(&upstream, &redis, SECRET).await;
+        let before = search(&one).await;
+        stored(&one, 1.0).await;
+        // What a failover brings, too: the state of some time ago, without the last writes.
+        redis.ask::<()>(&["SAVE"]).await;
+        write(&one, "/upsert/one").await;
+        redis.kill().await;
+        one.running.stop().await;
+        redis.restart().await;
+        assert_eq!(redis.keys().await.len(), 2, "nothing is told by this test");
+        // Instances that have never known the server before.
+        let two = joined(&upstream, &redis, SECRET).await;
+        assert_ne!(search(&two).await.body, before.body, "{arguments:?}");
+        let three = joined(&upstream, &redis, SECRET).await;
+        begins_anew(&three, &two, &before.body).await;
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ mod cache_shared;
 #[cfg(test)]
 mod cache_shared_faults;
 #[cfg(test)]
+mod cache_shared_lost;
+#[cfg(test)]
 mod cache_shared_tls;
 #[cfg(test)]
 mod cache_storing;

@@ -1,8 +1,9 @@
 //! A stored response as it lies in Redis, behind the stamp that scripts compare.
 //!
-//! `kind (0 clear, 1 sealed)`, then: lifetime in milliseconds (8 bytes), number of fields (2), each field as name and
-//! value behind their lengths (2 and 4), and what is left is the content. Numbers are little-endian. Whatever is not
-//! quite so is no entry: a newer version writes under another version in front of the stamp.
+//! `kind (0 clear, 1 sealed)`, then: its own name behind its length (2 bytes), lifetime in milliseconds (8), number of
+//! fields (2), each field as name and value behind their lengths (2 and 4), and the content behind its length (8), which
+//! is the end. Numbers are little-endian. Whatever is not quite so is no entry: a newer version writes under another
+//! version in front of the stamp.
 
 use std::time::Duration;
 
@@ -31,10 +32,12 @@ pub(super) fn write(
     content: &[u8],
     seal: Option<&Seal>,
 ) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(content.len() + 64 * headers.len() + 16);
+    let mut out = Vec::with_capacity(content.len() + 64 * headers.len() + name.len() + 32);
     if seal.is_none() {
         out.push(CLEAR);
     }
+    out.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(&u64::try_from(ttl.as_millis()).ok()?.to_le_bytes());
     out.extend_from_slice(&u16::try_from(headers.len()).ok()?.to_le_bytes());
     for (field, value) in headers {
@@ -44,6 +47,7 @@ pub(super) fn write(
         out.extend_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
         out.extend_from_slice(value.as_bytes());
     }
+    out.extend_from_slice(&u64::try_from(content.len()).ok()?.to_le_bytes());
     out.extend_from_slice(content);
     let Some(seal) = seal else { return Some(out) };
     let mut sealed = seal.seal(name, out)?;
@@ -59,6 +63,10 @@ pub(super) fn read(name: &str, bytes: Vec<u8>, seal: Option<&Seal>) -> Option<En
         _ => return None,
     };
     let mut rest = bytes.as_ref();
+    let length = u16::from_le_bytes(take(&mut rest)?);
+    if piece(&mut rest, usize::from(length))? != name.as_bytes() {
+        return None;
+    }
     let ttl = Duration::from_millis(u64::from_le_bytes(take(&mut rest)?));
     let count = u16::from_le_bytes(take(&mut rest)?);
     let mut headers = HeaderMap::with_capacity(usize::from(count).min(64));
@@ -68,6 +76,10 @@ pub(super) fn read(name: &str, bytes: Vec<u8>, seal: Option<&Seal>) -> Option<En
         let length = u32::from_le_bytes(take(&mut rest)?);
         let value = HeaderValue::from_bytes(piece(&mut rest, length as usize)?).ok()?;
         headers.append(field, value);
+    }
+    let length = u64::from_le_bytes(take(&mut rest)?);
+    if usize::try_from(length) != Ok(rest.len()) {
+        return None;
     }
     let content = bytes.slice(bytes.len() - rest.len()..);
     Some(Entry { ttl, headers, content })
@@ -117,6 +129,8 @@ mod tests {
         assert_eq!(read("n", clear, Some(&seal)), None, "what is not sealed is not believed");
         let sealed = write("n", ttl, &headers, content, Some(&seal)).unwrap();
         assert_eq!(read("n", sealed, None), None);
+        let clear = write("n", ttl, &headers, content, None).unwrap();
+        assert_eq!(read("m", clear, None), None, "it was stored under another name");
     }
 
     proptest! {
@@ -126,11 +140,11 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_in_the_fields_is_none(cut in 0_usize..50) {
+        fn what_is_cut_or_grew_is_none(cut in any::<prop::sample::Index>(), more in 1_usize..9) {
             let (headers, content) = sample();
-            let mut bytes = write("n", Duration::ZERO, &headers, content, None).unwrap();
-            bytes.truncate(cut);
-            prop_assert_eq!(read("n", bytes, None), None);
+            let bytes = write("n", Duration::ZERO, &headers, content, None).unwrap();
+            prop_assert_eq!(read("n", bytes[..cut.index(bytes.len())].to_vec(), None), None);
+            prop_assert_eq!(read("n", [bytes, vec![b' '; more]].concat(), None), None);
         }
     }
 }

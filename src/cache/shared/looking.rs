@@ -131,9 +131,9 @@ impl Shared {
         if let (Some(Reply::Bytes(bytes)), Some(Reply::Int(left))) = (parts.next(), parts.next())
             && let Ok(left @ 1..) = u64::try_from(left)
             && let Some(found) = entry::read(&name.entry, bytes, name.bound.seal.as_ref())
+            // More is left of it than it ever had: the server's clock was set back, or somebody changed it.
+            && let Some(age) = found.ttl.checked_sub(Duration::from_millis(left))
         {
-            let left = Duration::from_millis(left);
-            let age = found.ttl.saturating_sub(left);
             let entry::Entry { headers, content, ttl } = found;
             return Ok(Some(Looked::Found(Found { headers, content, age, ttl, mirror })));
         }

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use self::scripts::Scripts;
 use self::secret::{Derived, Seal};
-use self::trust::Trust;
+use self::trust::{LENGTH, Trust};
 use self::writes::Writes;
 use super::fence::Slots;
 use super::key::Keyring;
@@ -61,6 +61,8 @@ pub struct Policy {
     pub secret: Option<String>,
     /// The longest lifetime of an entry.
     pub longest_ttl: Duration,
+    /// The longest that a store takes to settle.
+    pub settle: Duration,
     /// The longest that a write of any route may be under way or unsettled.
     pub longest_write: Duration,
 }
@@ -266,6 +268,9 @@ impl Join for Shared {
         let mark =
             self.policy.secret.as_ref().map(|secret| Derived::of(secret.as_bytes()).mark).unwrap_or_default();
         let hold = self.writes.unsettled(Instant::now()).as_millis().to_string();
+        // Others that still run tell of what they know within a second; of those that do not, the last write may have
+        // been a moment ago. A first start is not held up for the former.
+        let others = known.as_ref().map_or(Duration::ZERO, |_| LENGTH).max(self.policy.settle);
         let arguments = [
             birth.as_str(),
             &epoch,
@@ -275,7 +280,7 @@ impl Join for Shared {
             &hold,
             known.as_ref().map_or("", |known| &known.birth),
             known.as_ref().map_or("", |known| &known.server),
-            if known.is_some() { "1" } else { "" },
+            &others.as_millis().to_string(),
             &self.lifetime(),
             &self.keys.writes,
             &self.policy.longest_write.as_millis().to_string(),

@@ -71,8 +71,12 @@ impl Listen for Hearing<'_> {
                 }
             }
         } else {
-            // `*`, or of instances with another secret: it may be about anything.
+            // The fences were made anew, or are those of another secret: it may be about anything.
             shared.trust.mirror.shift_all();
+            // Whoever made them knows nothing of what is under way or settles here.
+            if shared.writes.matter(Instant::now()) {
+                shared.keeper.renew();
+            }
         }
         shared.counts.messages.fetch_add(1, Relaxed);
     }
@@ -99,14 +103,15 @@ async fn hear(shared: Arc<Shared>, ear: Arc<Ear>, listening: watch::Sender<bool>
     }
 }
 
-/// Sends ticks while somebody searches. Never ends.
+/// Sends ticks while somebody searches, or Redis must not forget a write unnoticed. Never ends.
 async fn renew(shared: Arc<Shared>, ear: Arc<Ear>, mut listens: watch::Receiver<bool>) {
     let mut interval = interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deaf_since: Option<Instant> = None;
     loop {
         let _ = listens.wait_for(|listens| *listens).await;
-        if shared.trust.is_idle(Instant::now()) {
+        let now = Instant::now();
+        if shared.trust.is_idle(now) && !shared.writes.are_watched(now) {
             deaf_since = None;
             shared.trust.woken.notified().await;
             interval.reset_immediately();

@@ -37,6 +37,9 @@ pub(super) struct Writes {
     begun: Instant,
     /// Nanoseconds since `begun`.
     settled_by: AtomicU64,
+    /// The same, of those that take longer than anybody allows for who does not know of them.
+    watched_by: AtomicU64,
+    under_way: AtomicUsize,
 }
 
 impl Default for Writes {
@@ -48,6 +51,8 @@ impl Default for Writes {
             news: Notify::new(),
             begun: Instant::now(),
             settled_by: AtomicU64::new(0),
+            watched_by: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
         }
     }
 }
@@ -62,6 +67,16 @@ impl Writes {
     /// Redis has forgotten it. One that is under way will tell of its end.
     pub(super) fn unsettled(&self, now: Instant) -> Duration {
         Duration::from_nanos(self.settled_by.load(SeqCst)).saturating_sub(now - self.begun)
+    }
+
+    /// Whether others would have to know of a write of this process, should Redis have forgotten it.
+    pub(super) fn matter(&self, now: Instant) -> bool {
+        self.under_way.load(SeqCst) > 0 || !self.unsettled(now).is_zero()
+    }
+
+    /// Whether to look if Redis still knows of them.
+    pub(super) fn are_watched(&self, now: Instant) -> bool {
+        Duration::from_nanos(self.watched_by.load(SeqCst)) > now - self.begun
     }
 
     fn nanos_in(&self, span: Duration) -> u64 {
@@ -132,6 +147,7 @@ impl Shared {
         let span = total + settle.max(total);
         let id = format!("{:016x}", fastrand::u64(..));
         let shift = Shift { bound, fields, id, over_by: Some(now + span), settled_by: now };
+        self.writes.under_way.fetch_add(1, SeqCst);
         Writing { shared: Arc::clone(self), shift, settle, ended: false }
     }
 
@@ -288,8 +304,15 @@ impl Writing {
 
     fn over(&mut self) -> Shift {
         self.ended = true;
-        let writes = &self.shared.writes;
-        writes.settled_by.fetch_max(writes.nanos_in(self.settle), SeqCst);
+        let (shared, writes) = (&self.shared, &self.shared.writes);
+        let settled_by = writes.nanos_in(self.settle);
+        // In this order: it is known of at any time.
+        writes.settled_by.fetch_max(settled_by, SeqCst);
+        writes.under_way.fetch_sub(1, SeqCst);
+        if self.settle > shared.policy.settle {
+            writes.watched_by.fetch_max(settled_by, SeqCst);
+            shared.trust.woken.notify_one();
+        }
         Shift { over_by: None, settled_by: Instant::now() + self.settle, ..self.shift.clone() }
     }
 }

@@ -7,5 +7,5 @@ end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local hold = math.max(tonumber(redis.call('HGET', KEYS[1], 'q')), after(now(), ARGV[5]))
 redis.call('HSET', KEYS[1], 'e', ARGV[4], 'q', string.format('%.0f', hold))
-redis.call('PUBLISH', ARGV[3], '*')
+redis.call('PUBLISH', ARGV[3], ARGV[1] .. ' *')
 return 1

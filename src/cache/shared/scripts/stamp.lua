@@ -37,4 +37,4 @@ local function stamp(key, first)
   return table.concat(parts, ' '), quiet and 1 or -math.floor(at / 1000)
 end
 
-local VERSION = 'P1'
+local VERSION = 'P2'
