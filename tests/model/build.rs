@@ -59,7 +59,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "compare_forgotten_on_hits",
         file: "store",
-        replace: &[("self.fences.current(&under.own) && ", "")],
+        replace: &[("self.fences.current(&under.own)\n            && ", "")],
     },
 ];
 
