@@ -57,17 +57,19 @@ fn has_dots(path: &str) -> bool {
             .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
-/// Whether nothing of the path would change: no escape, no empty or dotted segment, no trailing slash, and no backslash,
-/// which some take for one. One pass, because every request pays it.
+/// Whether nothing of the path would change: no escape, no empty or dotted segment, no trailing slash. A backslash counts
+/// where dots are behind it. One pass, because every request pays it.
 fn is_plain(path: &[u8]) -> bool {
-    let mut after_slash = false;
-    for byte in path {
-        if matches!(byte, b'%' | b'\\') || after_slash && matches!(byte, b'/' | b'.') {
-            return false;
+    let mut last = 0;
+    for &byte in path {
+        match byte {
+            b'%' => return false,
+            b'/' if last == b'/' => return false,
+            b'.' if matches!(last, b'/' | b'\\') => return false,
+            _ => last = byte,
         }
-        after_slash = *byte == b'/';
     }
-    !after_slash || path.len() == 1
+    last != b'/' || path.len() == 1
 }
 
 /// All escapes decoded, for names of scopes. Bytes that are no UTF-8 are replaced, which can only make two scopes one.
