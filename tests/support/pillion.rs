@@ -1,6 +1,7 @@
 //! A whole Pillion in this process, on ports of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pillion::app::Running;
 use pillion::config::{self, Config};
@@ -39,7 +40,8 @@ impl Pillion {
         let alone = config.redis.is_none();
         let pillion = Self::of(config).await;
         if alone && !settle.is_zero() {
-            advance(settle).await;
+            // Over at the turn of a second.
+            advance(settle + Duration::from_secs(1)).await;
         }
         pillion
     }

@@ -80,7 +80,7 @@ async fn instance(scene: Scene, upstream: &Upstream, redis: Option<&Redis>) -> P
          retry: {{base: 0ms}}}}\n",
         shared.unwrap_or_default()
     );
-    let pillion = Pillion::start(&yaml, &[("UP", &upstream.url())]).await;
+    let pillion = Pillion::start_now(&yaml, &[("UP", &upstream.url())]).await;
     if redis.is_some() {
         pillion.metric_is("pillion_redis_up", &[], 1.0).await;
     }
