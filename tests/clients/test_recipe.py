@@ -31,6 +31,7 @@ def test_a_bot_rides_with_three_variables_changed(pillion, stand_in):
         UPSTASH_VECTOR_REST_URL=stand_in.vector,
     )
     direct = run_bot(before)
+    pillion.settled("/vector/query-data/nothing-is-there")
     calls = len(stand_in.calls())
 
     through = run_bot({
