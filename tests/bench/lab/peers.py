@@ -88,7 +88,7 @@ routes:
     path: /vector
     upstream: http://127.0.0.1:{up.vector}
     preset: upstash-vector
-    cache: {{ttl: {ttl}}}
+    cache: {{ttl: {ttl}, settle: 0s}}
   - {{name: live-openai, path: /live/openai, upstream: "http://127.0.0.1:{up.live}", preset: openai}}
   - name: live-vector
     path: /live/vector
