@@ -1,4 +1,4 @@
-"""One table: a line for each measure, a column for each peer, and the bars of issue 3."""
+"""One table: a line for each measure, a column for each peer, and the bars."""
 
 from pathlib import Path
 from statistics import median
