@@ -11,10 +11,13 @@ use http::{StatusCode, header};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::answer::{Answer, Forwarded};
+use super::cache::Cache;
 use super::content::Held;
-use super::forward::{Answer, Forwarded, Outbound, Terms, forward};
+use super::fetch::Fetch;
+use super::forward::forward;
+use super::outbound::{Outbound, Terms};
 use super::route::Route;
-use super::search::{Cache, Fetch};
 use crate::cache::store::Stored;
 use crate::exchange::{Attempts, Bypass, CacheStatus, Compared, Exchange};
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::content::Held;
-use super::shared::Fenced;
+use super::fenced::Fenced;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::upstream::ResponseBody;

@@ -7,8 +7,8 @@ use std::task::Poll;
 use http::Response;
 use http::header::{self, HeaderName, HeaderValue};
 
+use super::answer::{Answer, Forwarded};
 use super::content::Held;
-use super::forward::{Answer, Forwarded};
 use crate::error::{Dialect, Error, Kind};
 
 /// The failure of ours that a response stands for (RFC 9209).

@@ -7,8 +7,9 @@ use http::StatusCode;
 use http::header::{self, HeaderMap};
 use tokio::time::timeout_at;
 
+use super::answer::{Answer, Forwarded, whole_answer};
 use super::content::Held;
-use super::forward::{Answer, Forwarded, Terms};
+use super::outbound::Terms;
 use super::route::Route;
 use crate::cache::flight::Ticket;
 use crate::error::{Error, Kind};
@@ -130,12 +131,4 @@ pub(super) async fn land(
 pub(super) fn late(route: &Route) -> Forwarded {
     let error = Error::new(Kind::ResponseTimeout, "no response in time");
     Forwarded { result: Err(error), stop_sdk: route.plan.stop_sdk != StopSdk::Never }
-}
-
-/// An answer that is all here.
-pub(super) fn whole_answer(status: StatusCode, headers: HeaderMap, content: Held) -> Answer {
-    let (mut head, ()) = http::Response::new(()).into_parts();
-    head.status = status;
-    head.headers = headers;
-    Answer { head, content, framed: true, write: None }
 }

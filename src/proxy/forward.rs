@@ -2,21 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header, response};
-use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
+use http::{HeaderMap, Request, StatusCode, response};
 use tokio::time::{Instant, sleep};
 
-use super::content::{self, Content, Held, Reservation};
+use super::answer::{Answer, Forwarded};
+use super::content::{self, Held};
 use super::headers;
+use super::outbound::{Outbound, Terms};
 use super::route::Route;
-use super::shared::Fenced;
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
-use crate::plan::{RuleRef, StopSdk};
-use crate::retry::{self, Class, Decision, Failure, GiveUp, Situation};
+use crate::plan::StopSdk;
+use crate::retry::{self, Decision, Failure, GiveUp, Situation};
 use crate::upstream::{Failed, Phase};
 
 /// Content of an error answer that is read before deciding about it, in bytes: enough for any provider's, and it frees
@@ -25,97 +23,6 @@ const ERROR_CONTENT: usize = 64 * 1024;
 
 /// How long an error's content is waited for before its head goes out without it.
 const ERROR_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A request as it is forwarded, as often as it is attempted.
-#[derive(Debug)]
-pub(super) struct Outbound {
-    pub(super) method: Method,
-    /// Origin form, with the upstream's base path.
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
-    /// `None` once streaming content was sent.
-    pub(super) content: Option<Content>,
-    /// The content's share of `memory.buffers`.
-    pub(super) reservation: Option<Reservation>,
-    /// Closed when nobody waits for the answer any more, for requests that are seen to their end all the same.
-    pub(super) asked: Option<oneshot::Receiver<()>>,
-}
-
-/// What one request allows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    pub(super) rule: RuleRef,
-    pub(super) class: Class,
-    pub(super) deadline: Instant,
-    /// The client allows less than its rule does: of another's request, more might have become.
-    pub(super) hurried: bool,
-    pub(super) no_retry: bool,
-    pub(super) client_retries: u32,
-    /// Content of a success that is read whole before its head goes out, in bytes: what breaks off while it is read
-    /// can still be attempted again. 0 streams.
-    pub(super) hold: usize,
-}
-
-/// An upstream's answer.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) head: response::Parts,
-    pub(super) content: Held,
-    /// Its end can be told from a connection that broke: by length, by chunks, by HTTP/2 frames.
-    pub(super) framed: bool,
-    /// The write this answers, while its content is still coming.
-    pub(super) write: Option<Fenced>,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub(super) struct Forwarded {
-    pub(super) result: Result<Answer, Error>,
-    /// The client's SDK is to be told not to retry on its own.
-    pub(super) stop_sdk: bool,
-}
-
-impl From<Error> for Forwarded {
-    fn from(error: Error) -> Self {
-        Self { result: Err(error), stop_sdk: false }
-    }
-}
-
-impl Outbound {
-    /// The request for one attempt; `None` when its content is gone: what streams cannot be sent twice.
-    fn attempt(&mut self) -> Option<Request<Outgoing>> {
-        let body = if let Some(whole) = self.whole() {
-            Outgoing::full(whole.clone())
-        } else {
-            let Some(Content::Streaming { prefix, rest, room }) = self.content.take() else { return None };
-            Outgoing::streaming(prefix, rest, room)
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        Some(request)
-    }
-
-    /// Whether the client has left. What was sent is seen to its end, but it is not sent once more: a newer write may
-    /// have passed it meanwhile.
-    fn is_abandoned(&mut self) -> bool {
-        self.asked.as_mut().is_some_and(|asked| matches!(asked.try_recv(), Err(TryRecvError::Closed)))
-    }
-
-    /// The content, if all of it is here.
-    pub(super) fn whole(&self) -> Option<&Bytes> {
-        match &self.content {
-            Some(Content::Whole(content)) => Some(content),
-            _ => None,
-        }
-    }
-
-    /// The content is coded by more than its framing.
-    pub(super) fn is_encoded(&self) -> bool {
-        self.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
-    }
-}
 
 /// Attempts the request until it succeeds or the policy says that the last outcome stands.
 ///

@@ -7,15 +7,20 @@
 //!
 //! [`Proxy::handle`] never fails: `respond` uses `?`, and a failure becomes a response in one place.
 
+mod answer;
+mod cache;
 mod compare;
 mod content;
 mod downstream;
 mod embeddings;
 mod failure;
+mod fenced;
+mod fetch;
 mod fetched;
 mod forward;
 mod headers;
 mod invalidate;
+mod outbound;
 mod pass;
 mod pieces;
 mod route;
@@ -48,14 +53,16 @@ use crate::plan::{Action, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
+use answer::Forwarded;
+use cache::Cache;
 use content::{Buffers, Content, Held};
 use embeddings::Embed;
 use failure::{catch_panic, error_answer};
-use forward::{Forwarded, Outbound, Terms};
 use headers::Seen;
+use outbound::{Outbound, Terms};
 use pass::pass;
 use route::{Route, Table};
-use search::{Cache, Search};
+use search::Search;
 use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::{Begun, write};

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::answer::Forwarded;
 use super::content::{Content, Held};
-use super::forward::{Forwarded, Outbound, Terms, forward};
+use super::forward::forward;
+use super::outbound::{Outbound, Terms};
 use super::route::Route;
 use crate::exchange::Exchange;
 

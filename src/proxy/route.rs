@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::forward::Outbound;
+use super::outbound::Outbound;
 use crate::cache::key::{Identity, Keyring, Names};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, Series};

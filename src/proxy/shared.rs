@@ -1,58 +1,21 @@
 //! What a search and a write have to do with the tier that instances share. Without Redis: nothing.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 
+use super::answer::{Answer, whole_answer};
+use super::cache::Cache;
 use super::content::Held;
-use super::fetched::whole_answer;
-use super::forward::Answer;
-use super::route::Route;
-use super::search::Cache;
 use super::storing::NotStored;
-use crate::cache::Policy;
-use crate::cache::fence::{Settle, Stamp, Write};
-use crate::cache::key::{Identity, Key};
-use crate::cache::shared::writes::Writing;
+use crate::cache::fence::Stamp;
+use crate::cache::key::Key;
 use crate::cache::shared::{Asked, Figures, Looked, Name, Shared};
 use crate::cache::store::{Lifetime, Stored, Under};
 use crate::exchange::{CacheStatus, Exchange};
 use crate::metrics::RedisFigures;
-
-/// The levels of a scope, as [`crate::plan::Plan::scope_levels`] tells them.
-type Levels<'a> = [Option<Cow<'a, str>>];
-
-impl Cache {
-    /// The name of the answer to this request among instances, if there are others.
-    pub(super) fn name(
-        &self,
-        route: &Route,
-        policy: &Policy,
-        request: &Identity<'_>,
-        levels: &Levels<'_>,
-    ) -> Option<Name> {
-        let levels = levels.iter().map(Option::as_deref);
-        self.shared.as_ref()?.name(&route.identity, policy, request, &route.store, levels)
-    }
-
-    /// The fences of a part of a store go up, of a write that may be under way for so long.
-    pub(super) fn raise(
-        &self,
-        route: &Route,
-        levels: &Levels<'_>,
-        total: Duration,
-        settle: Settle,
-    ) -> Fenced {
-        let levels = || levels.iter().map(Option::as_deref);
-        let own = self.fences.write(&self.fences.scope(&route.store, levels()), settle);
-        let others = self.shared.as_ref();
-        let others = others.map(|others| others.write(&route.store, levels(), total, settle.longest()));
-        Fenced { own, others }
-    }
-}
 
 /// What is known of writes when a search is sent.
 #[derive(Debug)]
@@ -141,55 +104,6 @@ impl Known {
     pub(super) fn share(self, cache: &Cache, ttl: Duration, stored: &Arc<Stored>) {
         if let (Some(shared), Others::Told(asked)) = (&cache.shared, self.others) {
             shared.store(*asked, ttl, stored.headers.clone(), stored.content.clone());
-        }
-    }
-}
-
-/// The fences that a write has up: this process's own, and those in Redis. In the order in which they come down.
-#[derive(Debug)]
-pub(super) struct Fenced {
-    own: Write,
-    others: Option<Writing>,
-}
-
-impl Fenced {
-    /// Others are told before the write is forwarded.
-    pub(super) async fn begin(&self) {
-        if let Some(others) = &self.others {
-            others.begin().await;
-        }
-    }
-
-    /// The outcome is unknown: the store may still apply it within this time.
-    pub(super) fn may_come_later(&mut self, within: Duration) {
-        self.own.may_come_later(within);
-        if let Some(others) = &mut self.others {
-            others.may_come_later(within);
-        }
-    }
-
-    /// The store has answered, and every search sees what was written: nothing is left to settle.
-    pub(super) fn is_visible(&mut self) {
-        self.own.is_visible();
-        if let Some(others) = &mut self.others {
-            others.is_visible();
-        }
-    }
-
-    /// Of a write that is over as it begins. Whether others know of it.
-    pub(super) async fn tell(self) -> bool {
-        drop(self.own);
-        match self.others {
-            Some(others) => others.tell().await,
-            None => false,
-        }
-    }
-
-    /// The outcome is known.
-    pub(super) async fn end(self) {
-        drop(self.own);
-        if let Some(others) = self.others {
-            others.end().await;
         }
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::answer::Answer;
 use super::content::Held;
-use super::forward::Answer;
 use super::headers;
 use crate::cache::key::Key;
 use crate::cache::store::{Store, Stored, Under};

@@ -6,10 +6,12 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
+use super::answer::Forwarded;
 use super::content::Held;
-use super::forward::{Forwarded, Outbound, Terms, forward};
+use super::fenced::Fenced;
+use super::forward::forward;
+use super::outbound::{Outbound, Terms};
 use super::route::Route;
-use super::shared::Fenced;
 use crate::error::{Error, Kind};
 use crate::exchange::{Attempts, Bypass, CacheStatus, Exchange};
 

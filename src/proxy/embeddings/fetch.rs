@@ -12,11 +12,13 @@ use crate::cache::key::Key;
 use crate::cache::store::{Store, Under};
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
+use crate::proxy::answer::Answer;
+use crate::proxy::cache::Cache;
 use crate::proxy::content::{Content, Held};
 use crate::proxy::fetched::Fetched;
-use crate::proxy::forward::{Answer, Outbound, Terms, forward};
+use crate::proxy::forward::forward;
+use crate::proxy::outbound::{Outbound, Terms};
 use crate::proxy::route::Route;
-use crate::proxy::search::Cache;
 use crate::proxy::storing::{NotStored, is_in_full, may_be_kept};
 
 /// Fields that speak of the bytes of one content: not true of one that was put together.
