@@ -104,6 +104,9 @@ fn features(plan: &Plan, alone: bool) -> String {
             on.push(format!("cache from {} s on", plan.settle.as_secs_f64()));
         }
         Some(_) => on.push("cache".to_owned()),
+        None if plan.rules.iter().any(|rule| matches!(rule.action, Action::Embeddings(_))) => {
+            on.push("cache of embeddings".to_owned());
+        }
         None => {}
     }
     if plan.rules.iter().any(|rule| rule.retry.enabled) {

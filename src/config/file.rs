@@ -257,7 +257,7 @@ pub(super) struct RouteCache {
     /// The part of hits that the upstream is asked about in the background, to count those it answers differently.
     pub(super) audit: Option<Ratio>,
     /// How long after a write the service may still answer searches with what was before: nothing is stored until it
-    /// is over. Built in: what the preset knows.
+    /// is over. Built in: what the preset knows, and 0 for rules of your own without one.
     pub(super) settle: Option<Time>,
     /// Whether names of the store may be aliases of each other: every write then drops everything stored of it. `false`
     /// asserts that there are none. Built in: what the preset knows.

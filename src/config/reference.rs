@@ -88,7 +88,8 @@ the normalised path behind the route's prefix (slashes collapsed, a trailing one
 safe) and the query holds. Whatever no rule takes passes, except on a service with rules that store or invalidate: there
 any method but GET, HEAD and OPTIONS counts as a write of everything, since a missed write would be worse than a miss.
 OPTIONS goes to a rule only if its `methods` name it: it changes nothing (RFC 9110 section 9.2.1). A rule that is never
-reached, because one before it takes all that it would, is an error.
+reached, because one before it has the same path or none, is an error; patterns are not compared otherwise, so put rules that
+write before wide ones that search.
 
 A level of a scope is `{path: GROUP}` (a named group of the pattern, percent-decoded), `{query: NAME}`, `{body: POINTER}`,
 `{header: NAME}`, `{const: NAME}`, or `\"*\"` for everything below. With a `default:`, that is the name where there is

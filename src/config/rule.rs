@@ -24,7 +24,7 @@ pub(super) struct Rule {
     pub(super) query_has: Option<String>,
     /// Query parameters that must not be there.
     pub(super) query_lacks: Option<Vec<String>>,
-    /// What the request is for: timeouts, retries and metrics hang on it.
+    /// What the request is for: timeouts, retries and metrics hang on it. Missing: `other`.
     pub(super) operation: Option<Operation>,
     /// What it means for stored responses. Missing: `pass`.
     pub(super) action: Option<Action>,

@@ -133,7 +133,9 @@ impl<'a> Embed<'a> {
         if !may_look_up(seen, at, rule, outbound, exchange) {
             return None;
         }
-        let batch = Batch::read(names, at, outbound).filter(|_| !seen.sealed);
+        // A part of it must not go out under the name that its client has for the whole.
+        let repeatable = outbound.headers.contains_key("idempotency-key");
+        let batch = Batch::read(names, at, outbound).filter(|_| !seen.sealed && !repeatable);
         if batch.is_none() {
             exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
         }
@@ -222,7 +224,7 @@ impl<'a> Embed<'a> {
                 exchange.attempts = fetched.attempts;
                 exchange.cache = status(fetched.stored);
             }
-            match fetched.take(leads) {
+            match fetched.take(leads, &terms) {
                 Ok(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
                 Err(Nothing::AnothersAnswer) => {
                     exchange.cache = status(false);

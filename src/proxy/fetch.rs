@@ -31,6 +31,8 @@ pub(super) struct Fetch<'a> {
     /// Its name among instances; `None` without Redis, or while nothing is known of it.
     pub(super) name: Option<Name>,
     pub(super) refresh: bool,
+    /// What it says of its patience, which is no part of its key: an answer cut short by another's is not its own.
+    pub(super) patience: u64,
     pub(super) terms: Terms,
 }
 
@@ -53,7 +55,7 @@ impl Fetch<'_> {
 
     /// An answer shared with others who ask the same now, or one of its own.
     async fn fetch(self, cache: &Arc<Cache>, outbound: Outbound, exchange: &mut Exchange) -> Forwarded {
-        let Self { route, policy, key, scope, sees_all, name, refresh, terms } = self;
+        let Self { route, policy, key, scope, sees_all, name, refresh, patience, terms } = self;
         let anew = refresh || policy.shadow;
         // Who asks for something else than what everybody gets flies alone.
         let shared = !anew && !terms.no_retry && !cache.unshared.contains(key);
@@ -67,7 +69,7 @@ impl Fetch<'_> {
                 Err(known) => known,
             };
             let settled = known.settled();
-            let generation = if shared { known.generation() } else { fastrand::u64(..) };
+            let generation = if shared { known.generation() ^ patience } else { fastrand::u64(..) };
             let ticket = cache.flights.join(key, generation, || {
                 let (cache, route, outbound) = (Arc::clone(cache), Arc::clone(route), outbound.take());
                 fetch(cache, route, outbound, terms, key, known)
@@ -85,7 +87,7 @@ impl Fetch<'_> {
                     CacheStatus::Bypass(Bypass::Settle)
                 });
             }
-            match fetched.take(leads) {
+            match fetched.take(leads, &terms) {
                 Ok(result) => return Forwarded { result, stop_sdk: fetched.stop_sdk },
                 Err(Nothing::AnothersAnswer) => return alone(route, outbound, &terms, exchange).await,
                 // One of those who waited takes the lead: an upstream that was too slow for one does not get a call of

@@ -1,6 +1,7 @@
 //! What a fetch brought, for all who wait for it: each gets the part that is its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -22,8 +23,9 @@ pub(super) struct Fetched {
     pub(super) attempts: Attempts,
     pub(super) stored: bool,
     pub(super) stop_sdk: bool,
-    /// The leader allowed itself less than others may: its failure is its own.
-    hurried: bool,
+    /// What the leader allowed itself: of the call of one that allows itself more, more might become.
+    total: Duration,
+    client_retries: u32,
     brought: Brought,
 }
 
@@ -71,7 +73,8 @@ impl Fetched {
             }
             Ok(answer) => Brought::ForOne(Mutex::new(Some(Box::new(answer)))),
         };
-        Self { attempts, stored, stop_sdk, hurried: terms.hurried, brought }
+        let Terms { total, client_retries, .. } = *terms;
+        Self { attempts, stored, stop_sdk, total, client_retries, brought }
     }
 
     /// It is an answer, and everybody who waited gets it.
@@ -80,12 +83,13 @@ impl Fetched {
     }
 
     /// This request's part of what was brought.
-    pub(super) fn take(&self, leads: bool) -> Result<Result<Answer, Error>, Nothing> {
+    pub(super) fn take(&self, leads: bool, terms: &Terms) -> Result<Result<Answer, Error>, Nothing> {
+        let allows_more = terms.total > self.total || terms.client_retries < self.client_retries;
         match &self.brought {
-            Brought::Whole(status, ..) if !leads && self.hurried && !status.is_success() => {
+            Brought::Whole(status, ..) if !leads && allows_more && may_pass(*status) => {
                 Err(Nothing::AnothersFailure)
             }
-            Brought::Failed(error) if !leads && (self.hurried || error.kind == Kind::ResponseTimeout) => {
+            Brought::Failed(error) if !leads && (allows_more || error.kind == Kind::ResponseTimeout) => {
                 Err(Nothing::AnothersFailure)
             }
             Brought::Failed(error) => Ok(Err(error.clone())),
@@ -108,6 +112,11 @@ impl Fetched {
             }
         }
     }
+}
+
+/// Whether it is a failure that another attempt may not meet: what else is wrong is wrong for all.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 409 | 425 | 429)
 }
 
 /// Waits for a fetch, its own or another's. The error is what becomes of the request instead.

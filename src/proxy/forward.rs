@@ -94,7 +94,8 @@ fn is_unfinished(outcome: &Result<Answer, Failed>) -> bool {
     match outcome {
         Ok(answer) => {
             let status = answer.head.status;
-            matches!(status.as_u16(), 202 | 408 | 499) || status.is_server_error()
+            matches!(status.as_u16(), 202 | 408 | 499)
+                || status.is_server_error() && !matches!(status.as_u16(), 501 | 505)
         }
         Err(failed) => failed.phase != Phase::NeverSent,
     }

@@ -247,7 +247,6 @@ impl Proxy {
         exchange.routed(route.series(rule.operation));
         let asks = seen.asks;
         let total = asks.client_timeout.map_or(rule.timeouts.total, |t| t.min(rule.timeouts.total));
-        let hurried = asks.client_retries > 0 || total < rule.timeouts.total;
         let deadline = exchange.started() + total;
         let (limits, idle) = (&route.plan.limits, rule.timeouts.idle);
         let (content, reservation) = content::read(incoming, limits, &self.buffers, idle, deadline).await?;
@@ -256,7 +255,7 @@ impl Proxy {
         }
         let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
         let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
-        let terms = Terms { rule: found, class, deadline, hurried, no_retry, client_retries, hold: 0 };
+        let terms = Terms { rule: found, class, deadline, total, no_retry, client_retries, hold: 0 };
         let mut outbound = self.outbound(route, head, &seen, rule, content);
 
         let search = Search::of(&at, &self.cache, &seen, &outbound, terms, exchange);

@@ -1,5 +1,7 @@
 //! A request as it is forwarded, and what it allows.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, header};
 use tokio::sync::oneshot;
@@ -32,8 +34,8 @@ pub(super) struct Terms {
     pub(super) rule: RuleRef,
     pub(super) class: Class,
     pub(super) deadline: Instant,
-    /// The client allows less than its rule does: of another's request, more might have become.
-    pub(super) hurried: bool,
+    /// What the client allows it in all, or its rule if that is less.
+    pub(super) total: Duration,
     pub(super) no_retry: bool,
     pub(super) client_retries: u32,
     /// Content of a success that is read whole before its head goes out, in bytes: what breaks off while it is read

@@ -1,6 +1,9 @@
 //! Requests that may be answered from a stored response.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+
+use http::HeaderValue;
 
 use super::answer::{Answer, Forwarded};
 use super::cache::{Cache, given};
@@ -86,13 +89,26 @@ impl<'a> Search<'a> {
         let name = cache.name(route, policy, &at.identity(&outbound), &levels);
         drop(levels);
         let sees_all = at.is_settled(rule, &outbound);
-        let fetch = Fetch { route, policy, key, scope, sees_all, name, refresh, terms };
+        let patience = patience(at, policy, &outbound);
+        let fetch = Fetch { route, policy, key, scope, sees_all, name, refresh, patience, terms };
         if policy.shadow && !refresh {
             shadow(fetch, cache, outbound, exchange).await
         } else {
             fetch.search(cache, outbound, exchange).await
         }
     }
+}
+
+/// A value that differs where requests of one key say something else of how long the store may take.
+fn patience(at: &Found<'_>, policy: &Policy, outbound: &Outbound) -> u64 {
+    let limit = outbound.headers.get("request-timeout");
+    let query = at.query.filter(|_| !policy.ignore_query.is_empty());
+    if limit.is_none() && query.is_none() {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (limit.map(HeaderValue::as_bytes), query).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether the cache is asked at all: the content says all there is to say, the whole answer is wanted, and the rule does

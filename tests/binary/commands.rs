@@ -199,7 +199,7 @@ async fn the_banner_tells_where_what_and_what_to_do() {
         format!("pillion {} ({})", env!("CARGO_PKG_VERSION"), file.display()),
         format!("listening on http://{data} (data)"),
         format!("listening on http://{admin} (admin)"),
-        "route openai: /openai -> https://api.openai.com (openai: retry, window, timing)".to_owned(),
+        "route openai: /openai -> https://api.openai.com (openai: cache of embeddings, retry, window, timing)".to_owned(),
         "route vector: /vector -> https://x.upstash.io/base (upstash-vector: cache from 30 s on, timing)"
             .to_owned(),
         "note: VECTOR_CACHE_TTL=60 from the environment overrides the configuration".to_owned(),

@@ -256,6 +256,44 @@ async fn who_waited_for_a_leader_in_a_hurry_follows_another() {
     assert_eq!(upstream.count(), 2, "one of them leads");
 }
 
+/// The official clients all say how long they wait: a failure is not asked for by each of them in turn.
+#[tokio::test]
+async fn who_allows_no_more_than_the_leader_shares_its_failure() {
+    for (status, leader) in [(401, "5"), (401, "3"), (500, "5"), (429, "5")] {
+        let (upstream, gate) = (Upstream::start().await, Gate::new());
+        let lines = ["retry: {enabled: false}", "timeouts: {total: 1m}"];
+        let pillion = Pillion::route("upstash-vector", &upstream, &lines).await;
+        upstream.push(Answer::status(status, r#"{"error":"no"}"#).held(&gate));
+        let mut clients = asking(&pillion, 1, &[("x-stainless-read-timeout", leader)]).await;
+        upstream.seen(1).await;
+        clients.extend(asking(&pillion, 9, &[("x-stainless-read-timeout", "5")]).await);
+        pillion.metric_is("pillion_in_flight", SEARCHES, 10.0).await;
+        gate.open();
+        for answer in answers(&mut clients).await {
+            assert_eq!(answer.status, status, "{answer:?}");
+        }
+        assert_eq!(upstream.count(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn who_says_another_limit_shares_no_call() {
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    let pillion = Pillion::route("elasticsearch", &upstream, &["cache: {settle: 0s}"]).await;
+    let part = r#"{"timed_out":true,"_shards":{"failed":0},"hits":{"hits":[1]}}"#;
+    let whole = r#"{"timed_out":false,"_shards":{"failed":0},"hits":{"hits":[1,2]}}"#;
+    upstream.push(Answer::ok(part).held(&gate));
+    upstream.push(Answer::ok(whole));
+    let json = [("content-type", "application/json")];
+    let mut hasty = pillion.connect().await;
+    hasty.ask("POST", "/docs/_search?timeout=1ms", &json, "{}").await;
+    upstream.seen(1).await;
+    assert_eq!(pillion.post("/docs/_search", "{}").await.text(), whole);
+    gate.open();
+    assert_eq!(hasty.response().await.text(), part);
+    assert_eq!(upstream.count(), 2);
+}
+
 #[tokio::test]
 async fn a_failure_that_is_due_to_its_leaders_own_deadline_is_its_leaders() {
     let (upstream, gate) = (Upstream::start().await, Gate::new());

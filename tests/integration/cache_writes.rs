@@ -202,6 +202,7 @@ async fn any_attempt_whose_outcome_is_unknown_counts_unless_a_later_one_succeede
         (Answer::status(503, "{}"), Answer::status(499, "{}"), 499, SETTLE),
         (Answer::status(429, "{}"), Answer::status(408, "{}"), 408, SETTLE),
         (Answer::status(429, "{}"), Answer::status(400, "{}"), 400, STORED),
+        (Answer::status(429, "{}"), Answer::status(501, "{}"), 501, STORED),
         (Answer::reset(), Answer::ok("{}"), 200, STORED),
         (Answer::reset(), Answer::status(202, "{}"), 202, SETTLE),
     ] {
