@@ -4,9 +4,9 @@
 //! store may still be at work on a write: one that it only queued, or whose outcome nobody knows. Until the other it may
 //! answer with what was before, though the write is done: that one does not bind a search that asks for the newest,
 //! which sees every write that was answered before it was sent. Both are at the turn of a second, a little late rather
-//! than early. They live in a fixed hashed table that is never evicted,
-//! so a collision can only invalidate too much. A stored response carries the generations its request was sent under, and
-//! a hit compares them: invalidation is a handful of stores, whatever the number of entries.
+//! than early. They live in a fixed hashed table that is never evicted, so a collision can only invalidate too much. A
+//! stored response carries the generations its request was sent under, and a hit compares them: invalidation is a handful
+//! of stores, whatever the number of entries.
 //!
 //! A scope is a path of names (tenant, database, collection). A read must be dropped by a write to its own scope, to
 //! any scope around it, and by any write below, since a level of the read's own scope may not have been told. So each

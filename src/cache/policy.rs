@@ -62,6 +62,25 @@ pub struct StoreIf {
 }
 
 #[cfg(test)]
+impl Policy {
+    /// For tests that are about one of its lines or about none.
+    pub(super) fn usual() -> Self {
+        Self {
+            ttl: Duration::from_secs(300),
+            stale_if_error: Duration::ZERO,
+            shadow: false,
+            audit: 0.0,
+            max_entry: 1 << 20,
+            vary: Vec::new(),
+            ignore_headers: Vec::new(),
+            ignore_query: Vec::new(),
+            ordered: false,
+            store_if: StoreIf::default(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use http::{HeaderMap, Method};
 
@@ -71,18 +90,7 @@ mod tests {
     #[test]
     fn lifetimes_are_spread_over_a_twentieth_and_never_longer() {
         let ttl = Duration::from_secs(300);
-        let policy = Policy {
-            ttl,
-            stale_if_error: Duration::from_secs(60),
-            shadow: false,
-            audit: 0.0,
-            max_entry: 1024,
-            vary: Vec::new(),
-            ignore_headers: Vec::new(),
-            ignore_query: Vec::new(),
-            ordered: false,
-            store_if: StoreIf::default(),
-        };
+        let policy = Policy { ttl, stale_if_error: Duration::from_secs(60), ..Policy::usual() };
         let names = Keyring::seeded([7; 16]).names("http://h:80", &policy);
         let (method, headers) = (Method::GET, HeaderMap::new());
         let lifetimes: Vec<Lifetime> = (0..1000)

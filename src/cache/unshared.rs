@@ -47,23 +47,12 @@ impl Unshared {
 mod tests {
     use http::{HeaderMap, Method};
 
+    use super::super::Policy;
     use super::super::key::{Identity, Keyring};
-    use super::super::{Policy, StoreIf};
     use super::*;
 
     fn keys(count: usize) -> Vec<Key> {
-        let policy = Policy {
-            ttl: Duration::from_secs(300),
-            stale_if_error: Duration::ZERO,
-            shadow: false,
-            audit: 0.0,
-            max_entry: 1,
-            vary: Vec::new(),
-            ignore_headers: Vec::new(),
-            ignore_query: Vec::new(),
-            ordered: false,
-            store_if: StoreIf::default(),
-        };
+        let policy = Policy::usual();
         let names = Keyring::seeded([7; 16]).names("http://h:80", &policy);
         let (method, headers) = (Method::GET, HeaderMap::new());
         let key = |path: &str| {

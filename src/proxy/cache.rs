@@ -63,9 +63,7 @@ impl Cache {
             audits: Arc::new(Semaphore::new(AUDITS)),
         }
     }
-}
 
-impl Cache {
     /// The stored answer in place of a failure, if no write has passed it (RFC 5861 section 4).
     pub(super) fn instead_of(&self, failed: &Forwarded, key: Key, exchange: &mut Exchange) -> Option<Answer> {
         let status = match &failed.result {
@@ -77,16 +75,7 @@ impl Cache {
         exchange.cache = Some(CacheStatus::Stale { status });
         Some(given(&hit))
     }
-}
 
-/// A stored answer as it is given again.
-pub(super) fn given(Hit { stored, age, .. }: &Hit) -> Answer {
-    let mut headers = stored.headers.clone();
-    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-    whole_answer(StatusCode::OK, headers, Held::Whole(stored.content.clone()))
-}
-
-impl Cache {
     /// The name of the answer to this request among instances, if there are others.
     pub(super) fn name(
         &self,
@@ -113,4 +102,11 @@ impl Cache {
         let others = others.map(|others| others.write(&route.store, levels(), total, settle.longest()));
         Fenced { own, others }
     }
+}
+
+/// A stored answer as it is given again.
+pub(super) fn given(Hit { stored, age, .. }: &Hit) -> Answer {
+    let mut headers = stored.headers.clone();
+    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    whole_answer(StatusCode::OK, headers, Held::Whole(stored.content.clone()))
 }

@@ -134,8 +134,8 @@ impl<'a> Embed<'a> {
             return None;
         }
         // A part of it must not go out under the name that its client has for the whole.
-        let repeatable = outbound.headers.contains_key("idempotency-key");
-        let batch = Batch::read(names, at, outbound).filter(|_| !seen.sealed && !repeatable);
+        let idempotent = outbound.headers.contains_key("idempotency-key");
+        let batch = Batch::read(names, at, outbound).filter(|_| !seen.sealed && !idempotent);
         if batch.is_none() {
             exchange.cache = Some(CacheStatus::Bypass(Bypass::Content));
         }

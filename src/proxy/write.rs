@@ -55,7 +55,8 @@ pub(super) async fn write(
         if waits && succeeded && attempts.count == 1 {
             fences.is_visible();
         }
-        // After a success, an attempt that comes late brings nothing new: only what can be repeated is attempted again.
+        // After a success, an attempt that comes late brings nothing new, unless another write has passed it: only what can
+        // be repeated is attempted again. To hold all the same would end storing for minutes after each retry.
         if attempts.unfinished && (!succeeded || status == Some(StatusCode::ACCEPTED)) {
             fences.may_come_later(route.rule(terms.rule).timeouts.total);
         }

@@ -2,13 +2,10 @@
 //!
 //! Some thousands of pairs each time, a million by `make model`.
 
-use std::time::Duration;
-
 use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::StoreIf;
 
 /// Some that are known, and some of a gateway's own.
 const CREDENTIALS: [&str; 5] =
@@ -103,18 +100,7 @@ impl Search {
     }
 
     fn key(&self, spelling: u64) -> Key {
-        let policy = Policy {
-            ttl: Duration::from_secs(300),
-            stale_if_error: Duration::ZERO,
-            shadow: false,
-            audit: 0.0,
-            max_entry: 1 << 20,
-            vary: Vec::new(),
-            ignore_headers: Vec::new(),
-            ignore_query: Vec::new(),
-            ordered: false,
-            store_if: StoreIf::default(),
-        };
+        let policy = Policy::usual();
         let mut headers = HeaderMap::new();
         headers.insert(CREDENTIALS[self.credential.0], HeaderValue::from_str(&self.credential.1).unwrap());
         let (path, content) = (format!("/query/{}", self.namespace), self.content(spelling));

@@ -9,16 +9,10 @@ use crate::cache::StoreIf;
 
 fn policy() -> Policy {
     Policy {
-        ttl: Duration::from_secs(300),
-        stale_if_error: Duration::ZERO,
-        shadow: false,
-        audit: 0.0,
-        max_entry: 1 << 20,
         vary: vec![HeaderName::from_static("user-agent")],
         ignore_headers: vec![HeaderName::from_static("x-nonce")],
         ignore_query: vec!["timeout".to_owned(), "trace id".to_owned()],
-        ordered: false,
-        store_if: StoreIf::default(),
+        ..Policy::usual()
     }
 }
 

@@ -1,28 +1,21 @@
 use std::collections::HashMap;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::Policy;
 use crate::cache::key::Keyring;
-use crate::cache::{Policy, StoreIf};
 
 const BODY: &str = r#"{"vector":[0.1,0.2],"topK":3}"#;
 
 fn policy(vary: &[&'static str], ignored: &[&'static str], ignore_query: &[&str]) -> Policy {
     let names = |list: &[&'static str]| list.iter().map(|name| HeaderName::from_static(name)).collect();
     Policy {
-        ttl: Duration::from_secs(300),
-        stale_if_error: Duration::ZERO,
-        shadow: false,
-        audit: 0.0,
-        max_entry: 1 << 20,
         vary: names(vary),
         ignore_headers: names(ignored),
         ignore_query: ignore_query.iter().map(|name| (*name).to_owned()).collect(),
-        ordered: false,
-        store_if: StoreIf::default(),
+        ..Policy::usual()
     }
 }
 

@@ -2,8 +2,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::Policy;
 use crate::cache::embeddings::Batch;
-use crate::cache::{Policy, StoreIf};
 
 /// A request for embeddings, by all that its keys can depend on.
 #[derive(Clone, Debug)]
@@ -27,18 +27,7 @@ impl Given {
     }
 
     fn names(&self) -> Names {
-        let policy = Policy {
-            stale_if_error: std::time::Duration::ZERO,
-            shadow: false,
-            audit: 0.0,
-            ttl: std::time::Duration::from_secs(1),
-            max_entry: 1 << 20,
-            vary: Vec::new(),
-            ignore_headers: Vec::new(),
-            ignore_query: vec!["timeout".to_owned()],
-            ordered: false,
-            store_if: StoreIf::default(),
-        };
+        let policy = Policy { ignore_query: vec!["timeout".to_owned()], ..Policy::usual() };
         Self::keyring().names(self.upstream, &policy)
     }
 
