@@ -31,6 +31,10 @@ pub enum Kind {
     ConnectionTimeout,
     /// The TLS handshake with the upstream failed.
     Tls,
+    /// The upstream's certificate does not verify.
+    TlsCertificate,
+    /// As many requests to the upstream are under way and wait as may be.
+    ConnectionLimit,
     /// The upstream closed or reset the connection before its response head.
     ConnectionTerminated,
     /// The upstream broke HTTP.
@@ -47,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for label sets and documentation.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::NoRoute,
         Kind::Malformed,
         Kind::RequestTimeout,
@@ -57,6 +61,8 @@ impl Kind {
         Kind::ConnectionRefused,
         Kind::ConnectionTimeout,
         Kind::Tls,
+        Kind::TlsCertificate,
+        Kind::ConnectionLimit,
         Kind::ConnectionTerminated,
         Kind::Protocol,
         Kind::Incomplete,
@@ -76,22 +82,27 @@ impl Kind {
             Kind::Dns
             | Kind::ConnectionRefused
             | Kind::Tls
+            | Kind::TlsCertificate
             | Kind::ConnectionTerminated
             | Kind::Protocol
             | Kind::Incomplete => StatusCode::BAD_GATEWAY,
+            Kind::ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
             Kind::ConnectionTimeout | Kind::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// Whether it is the upstream that failed: it could not be reached, did not answer in time, or not whole.
+    /// Whether it is the upstream that failed: it could not be reached, takes no more, did not answer in time, or not
+    /// whole.
     pub const fn is_upstreams(self) -> bool {
         match self {
             Kind::Dns
             | Kind::ConnectionRefused
             | Kind::ConnectionTimeout
             | Kind::Tls
+            | Kind::TlsCertificate
+            | Kind::ConnectionLimit
             | Kind::ConnectionTerminated
             | Kind::Protocol
             | Kind::Incomplete
@@ -117,6 +128,8 @@ impl Kind {
             Kind::ConnectionRefused => "connection_refused",
             Kind::ConnectionTimeout => "connection_timeout",
             Kind::Tls => "tls_protocol_error",
+            Kind::TlsCertificate => "tls_certificate_error",
+            Kind::ConnectionLimit => "connection_limit_reached",
             Kind::ConnectionTerminated => "connection_terminated",
             Kind::Protocol => "http_protocol_error",
             Kind::Incomplete => "http_response_incomplete",

@@ -97,7 +97,7 @@ fn is_unfinished(outcome: &Result<Answer, Failed>) -> bool {
             matches!(status.as_u16(), 202 | 408 | 499)
                 || status.is_server_error() && !matches!(status.as_u16(), 501 | 505)
         }
-        Err(failed) => failed.phase != Phase::NeverSent,
+        Err(failed) => !matches!(failed.phase, Phase::NeverSent | Phase::Shed),
     }
 }
 
@@ -109,7 +109,7 @@ async fn attempt(
     begun: Instant,
 ) -> Result<Answer, Failed> {
     let timeouts = &route.rule(terms.rule).timeouts;
-    let response = route.upstream.send(&mut request, timeouts, terms.deadline, begun).await?;
+    let response = route.upstream.send(&mut request, timeouts, terms.deadline, begun, false).await?;
     let (mut head, body) = response.into_parts();
     let framed = is_framed(&mut head)?;
     let judged = retry::retryable_status(head.status) || head.status == StatusCode::BAD_REQUEST;
@@ -161,10 +161,11 @@ fn judge<'a>(
     match outcome {
         // The client's own content broke off, or is too large: no attempt of ours can mend that.
         Err(failed) if matches!(failed.error.kind, Kind::Malformed | Kind::ContentTooLarge) => None,
+        Err(Failed { phase: Phase::Shed, .. }) => None,
         Err(failed) => Some((
             match failed.phase {
                 Phase::NeverSent => Failure::NeverSent(failed.error.kind),
-                Phase::Sent => Failure::Reset,
+                Phase::Sent | Phase::Reused | Phase::Shed => Failure::Reset,
                 Phase::FirstByteTimeout | Phase::Deadline => Failure::FirstByteTimeout,
             },
             None,

@@ -11,7 +11,7 @@ use crate::cache::key::{Identity, Keyring, Names};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, Series};
 use crate::plan::{self, Action, Operation, Plan, Rule, RuleRef, normalise};
-use crate::upstream::{Tls, Upstream};
+use crate::upstream::{Limit, Resolver, Tls, Upstream};
 
 /// A route at work: its plan, its upstream's connections, its numbers.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Route {
 
 impl Route {
     pub(crate) fn new(plan: Plan, tls: &Tls, metrics: Arc<Metrics>, index: usize, keyring: &Keyring) -> Self {
-        let upstream = Upstream::new(plan.upstream.clone(), tls.clone());
+        let upstream = Upstream::new(plan.upstream.clone(), tls.clone(), Limit::new(0), Resolver::system());
         let target = &plan.upstream;
         let store = format!("{}:{}", target.host().to_ascii_lowercase(), target.port());
         // Whatever else is part of the forwarded URL.

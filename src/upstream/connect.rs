@@ -14,11 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use super::Target;
+use super::dial::dial;
+use super::names::Names;
+use super::wire::{Heard, Wire};
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 
@@ -76,29 +78,38 @@ impl Tls {
     }
 }
 
-/// The sending half of a connection; its driver runs in a task of its own and ends with it.
+/// A connection: its sending half, and what is known of it. Its driver runs in a task of its own and ends with it.
 #[derive(Debug)]
-pub(super) enum Connection {
+pub(super) struct Connection {
+    sender: Sender,
+    pub(super) wire: Arc<Wire>,
+}
+
+#[derive(Debug)]
+enum Sender {
     Http1(http1::SendRequest<Outgoing>),
     Http2(http2::SendRequest<Outgoing>),
 }
 
 impl Connection {
-    pub(super) async fn open(target: &Target, tls: &Tls) -> Result<Self, Error> {
-        let stream = dial(target).await?;
+    pub(super) async fn open(target: &Target, tls: &Tls, names: &Names) -> Result<Self, Error> {
+        let (stream, address) = dial(names.addresses().await?).await.map_err(|e| {
+            Error::new(Kind::ConnectionRefused, format!("cannot reach {}: {e}", target.authority))
+        })?;
+        let wire = Wire::new(address);
         if target.scheme != Scheme::HTTPS {
-            return handshake_http1(stream, target).await;
+            return handshake_http1(stream, target, wire).await;
         }
         let name = ServerName::try_from(target.host().to_owned())
             .map_err(|e| Error::new(Kind::Tls, format!("{}: {e}", target.host())))?;
         let stream = TlsConnector::from(Arc::clone(&tls.0))
             .connect(name, stream)
             .await
-            .map_err(|e| Error::new(Kind::Tls, format!("TLS with {}: {e}", target.authority)))?;
+            .map_err(|e| Error::new(tls_failure(&e), format!("TLS with {}: {e}", target.authority)))?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            handshake_http2(stream, target).await
+            handshake_http2(stream, target, wire).await
         } else {
-            handshake_http1(stream, target).await
+            handshake_http1(stream, target, wire).await
         }
     }
 
@@ -111,14 +122,14 @@ impl Connection {
         host: &header::HeaderValue,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + Send + use<>
     {
-        match self {
-            Connection::Http1(sender) => {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
                 *request.version_mut() = Version::HTTP_11;
                 // It is there, unless an HTTP/2 connection has handed the request back.
                 request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
                 Either::Left(sender.try_send_request(request))
             }
-            Connection::Http2(sender) => {
+            Sender::Http2(sender) => {
                 *request.version_mut() = Version::HTTP_2;
                 // `:authority` takes Host's place (RFC 9113 section 8.3.1).
                 request.headers_mut().remove(header::HOST);
@@ -132,66 +143,66 @@ impl Connection {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        match self {
-            Connection::Http1(sender) => sender.is_closed(),
-            Connection::Http2(sender) => sender.is_closed(),
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
         }
     }
 
     /// Whether the next request can be written now. An HTTP/1.1 connection is busy until its last exchange is over.
     pub(super) fn is_ready(&self) -> bool {
-        match self {
-            Connection::Http1(sender) => sender.is_ready(),
-            Connection::Http2(sender) => sender.is_ready(),
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http2(sender) => sender.is_ready(),
         }
     }
 
-    /// The same connection once more: only HTTP/2 carries several exchanges at a time.
+    /// Whether it carries several exchanges at a time: only HTTP/2 does.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    /// The same connection once more, where it [is shared](Self::is_shared).
     pub(super) fn share(&self) -> Option<Self> {
-        match self {
-            Connection::Http1(_) => None,
-            Connection::Http2(sender) => Some(Connection::Http2(sender.clone())),
-        }
-    }
-}
-
-async fn dial(target: &Target) -> Result<TcpStream, Error> {
-    let (host, port) = (target.host(), target.port());
-    let addresses = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|e| Error::new(Kind::Dns, format!("{host} does not resolve: {e}")))?;
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Requests are written whole; waiting to fill a segment would only delay them.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => {
+                Some(Self { sender: Sender::Http2(sender.clone()), wire: Arc::clone(&self.wire) })
             }
-            Err(e) => last = Some(e),
         }
     }
-    Err(match last {
-        Some(e) => Error::new(Kind::ConnectionRefused, format!("cannot reach {}: {e}", target.authority)),
-        None => Error::new(Kind::Dns, format!("{host} has no address")),
-    })
 }
 
-async fn handshake_http1<S>(stream: S, target: &Target) -> Result<Connection, Error>
+/// A certificate that does not verify is told apart: no other attempt will verify it.
+fn tls_failure(error: &std::io::Error) -> Kind {
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    match error {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            Kind::TlsCertificate
+        }
+        _ => Kind::Tls,
+    }
+}
+
+async fn handshake_http1<S>(stream: S, target: &Target, wire: Arc<Wire>) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     // Fields of an answer: a hundred, hyper's own limit. To ask for a number takes it an allocation for every head.
     let (mut sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Heard::new(stream, Arc::clone(&wire))))
         .await
         .map_err(|e| handshake_failed(target, &e))?;
-    tokio::spawn(connection);
+    let driven = Arc::clone(&wire);
+    tokio::spawn(async move {
+        let _ = connection.await;
+        driven.end();
+    });
     ready(target, |cx| sender.poll_ready(cx)).await?;
-    Ok(Connection::Http1(sender))
+    Ok(Connection { sender: Sender::Http1(sender), wire })
 }
 
-async fn handshake_http2<S>(stream: S, target: &Target) -> Result<Connection, Error>
+async fn handshake_http2<S>(stream: S, target: &Target, wire: Arc<Wire>) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -207,7 +218,7 @@ where
         .map_err(|e| handshake_failed(target, &e))?;
     tokio::spawn(connection);
     ready(target, |cx| sender.poll_ready(cx)).await?;
-    Ok(Connection::Http2(sender))
+    Ok(Connection { sender: Sender::Http2(sender), wire })
 }
 
 async fn ready(

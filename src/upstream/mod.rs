@@ -4,10 +4,17 @@
 //! request was written is replaced here, unseen by the retry policy; anything later is the policy's to judge.
 
 mod connect;
+mod dial;
+mod idle;
+mod limit;
+mod names;
 mod pool;
 mod response;
+mod wire;
 
 pub use connect::Tls;
+pub use limit::{Limit, Permit};
+pub use names::Resolver;
 pub use response::ResponseBody;
 
 use std::sync::Arc;
@@ -20,7 +27,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 use connect::Connection;
+use names::Names;
 use pool::{Lease, Pool};
+
+/// Connections that one attempt may find closed before it says so. More than one is rare.
+const REPLACEMENTS: usize = 8;
 
 /// Where a route's requests go. Comes from the configuration only, never from a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +81,13 @@ pub struct Failed {
 /// How far a request had come when its attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// There was no room for it among those in flight.
+    Shed,
     /// The upstream cannot have seen it.
     NeverSent,
+    /// A connection that had been used before ended without a byte of an answer: the upstream had most likely closed it
+    /// before the request came.
+    Reused,
     /// It may have.
     Sent,
     /// It has, most likely, and did not answer within `first_byte`.
@@ -86,16 +102,19 @@ pub struct Upstream {
     target: Target,
     host: HeaderValue,
     tls: Tls,
+    limit: Arc<Limit>,
+    names: Arc<Names>,
     pool: Arc<Pool>,
 }
 
 impl Upstream {
     /// An upstream without connections yet.
-    pub fn new(target: Target, tls: Tls) -> Self {
+    pub fn new(target: Target, tls: Tls, limit: Arc<Limit>, resolver: Resolver) -> Self {
         // An authority is made of characters that a field may have. Never freed, and so without a reference count that
         // the threads of all requests would write to.
         let host = HeaderValue::from_static(target.authority.as_str().to_owned().leak());
-        Self { target, host, tls, pool: Arc::new(Pool::default()) }
+        let names = Names::new(target.host(), target.port(), resolver);
+        Self { target, host, tls, limit, names, pool: Arc::new(Pool::default()) }
     }
 
     /// `Host` of every request to it (RFC 9112 section 3.2).
@@ -104,46 +123,61 @@ impl Upstream {
     }
 
     /// One attempt, begun `now`: takes and sends the request, and waits for the response head. The request's URI is in
-    /// origin form. By reference, because every future that owned it on its way would copy it.
+    /// origin form. By reference, because every future that owned it on its way would copy it. `anew`: on a new
+    /// connection.
     pub async fn send(
         &self,
         request: &mut Option<Request<Outgoing>>,
         timeouts: &Timeouts,
         deadline: Instant,
-        now: Instant,
+        mut now: Instant,
+        anew: bool,
     ) -> Result<Response<ResponseBody>, Failed> {
-        loop {
-            let mut lease = match self.pool.checkout(now) {
-                Some(lease) => lease,
+        let permit = if let Some(permit) = self.limit.try_enter() {
+            permit
+        } else {
+            // Boxed: it is rare, and would make the future of every request larger.
+            let entered = Box::pin(self.limit.enter(deadline)).await;
+            now = Instant::now();
+            entered.map_err(|error| Failed { error, phase: Phase::Shed })?
+        };
+        self.names.keep_fresh(now);
+        for replacements in 0.. {
+            let pooled = if anew { None } else { self.pool.checkout(now) };
+            let (mut lease, begun) = match pooled {
+                Some(lease) => (lease, now),
                 // Boxed: it is rare, and would make the future of every request several kilobytes larger.
-                None => Box::pin(self.connect(timeouts, deadline)).await?,
+                None => (Box::pin(self.connect(timeouts, deadline, anew)).await?, Instant::now()),
             };
-            let reused = lease.reused;
-            let Some(sending) = request.take() else { return Err(self.lost()) };
+            let Some(sending) = request.take() else { break };
             // An upload that streams may take longer than any answer to it; the deadline bounds both.
-            let limit = match reused {
-                _ if matches!(sending.body(), Outgoing::Streaming { .. }) => deadline,
-                true => now + timeouts.first_byte,
-                false => Instant::now() + timeouts.first_byte,
+            let limit = match sending.body() {
+                Outgoing::Streaming { .. } => deadline,
+                Outgoing::Full(_) => begun + timeouts.first_byte,
             };
             let sent = lease.connection.send(sending, &self.target, &self.host);
-            match timeout_at(limit.min(deadline), sent).await {
+            let mut failed = match timeout_at(limit.min(deadline), sent).await {
                 Ok(Ok(response)) => {
-                    return Ok(response.map(|incoming| ResponseBody::new(incoming, timeouts.idle, lease)));
+                    lease.told(response.headers());
+                    return Ok(
+                        response.map(|incoming| ResponseBody::new(incoming, timeouts.idle, lease, permit))
+                    );
                 }
-                Ok(Err(mut failed)) => {
-                    *request = failed.take_message();
-                    if !reused || request.is_none() {
-                        return Err(self.broken(&failed.into_error(), request.is_some()));
-                    }
-                }
+                Ok(Err(failed)) => failed,
                 Err(_) if deadline <= limit => return Err(self.overdue(Phase::Deadline)),
                 Err(_) => {
-                    self.pool.forget_shared();
+                    lease.forget();
                     return Err(self.overdue(Phase::FirstByteTimeout));
                 }
+            };
+            *request = failed.take_message();
+            let unsent = request.is_some();
+            let failed = self.broken(&lease, &failed.into_error(), unsent);
+            if !(unsent && lease.reused) || replacements == REPLACEMENTS {
+                return Err(failed);
             }
         }
+        Err(self.lost())
     }
 
     fn lost(&self) -> Failed {
@@ -151,31 +185,37 @@ impl Upstream {
         Failed { error: Error::new(Kind::Internal, detail), phase: Phase::Sent }
     }
 
-    async fn connect(&self, timeouts: &Timeouts, deadline: Instant) -> Result<Lease, Failed> {
+    async fn connect(&self, timeouts: &Timeouts, deadline: Instant, anew: bool) -> Result<Lease, Failed> {
         let limit = Instant::now() + timeouts.connect;
-        let connected = timeout_at(limit.min(deadline), Connection::open(&self.target, &self.tls)).await;
-        let connection = match connected {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(Failed { error, phase: Phase::NeverSent }),
-            Err(_) if deadline <= limit => return Err(self.overdue(Phase::Deadline)),
+        let may_share = !anew && self.target.scheme == Scheme::HTTPS;
+        let making = self.pool.make(may_share, || Connection::open(&self.target, &self.tls, &self.names));
+        match timeout_at(limit.min(deadline), making).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(error)) => Err(Failed { error, phase: Phase::NeverSent }),
+            Err(_) if deadline <= limit => Err(self.overdue(Phase::Deadline)),
             Err(_) => {
                 let detail =
                     format!("no connection to {} within {:?}", self.target.authority, timeouts.connect);
-                return Err(Failed {
-                    error: Error::new(Kind::ConnectionTimeout, detail),
-                    phase: Phase::NeverSent,
-                });
+                Err(Failed { error: Error::new(Kind::ConnectionTimeout, detail), phase: Phase::NeverSent })
             }
-        };
-        Ok(self.pool.admit(connection))
+        }
     }
 
-    fn broken(&self, error: &hyper::Error, unsent: bool) -> Failed {
+    /// What a connection's end before the answer means.
+    fn broken(&self, lease: &Lease, error: &hyper::Error, unsent: bool) -> Failed {
         // What was wrong with the content is told by who read it.
         if let Some(own) = cause::<Error>(error).filter(|own| own.kind == Kind::ContentTooLarge) {
             return Failed { error: own.clone(), phase: Phase::Sent };
         }
-        let phase = if unsent || refused_stream(error) { Phase::NeverSent } else { Phase::Sent };
+        let refused = unsent || refused_stream(error);
+        let phase = match refused {
+            true => Phase::NeverSent,
+            false if lease.is_unheard() && !error.is_user() => Phase::Reused,
+            false => Phase::Sent,
+        };
+        if phase != Phase::Sent && !is_reset(error) {
+            lease.had_ended();
+        }
         let (kind, what) = if error.is_parse() {
             (Kind::Protocol, "broke HTTP")
         } else if error.is_user() {
@@ -200,6 +240,11 @@ fn refused_stream(error: &hyper::Error) -> bool {
         let graceful = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
         h2.is_remote() && (graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM))
     })
+}
+
+/// Whether it was one stream of HTTP/2 that was ended, rather than its connection.
+fn is_reset(error: &hyper::Error) -> bool {
+    cause::<h2::Error>(error).is_some_and(h2::Error::is_reset)
 }
 
 /// The first of the causes of an error that is of this kind.

@@ -4,31 +4,44 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderMap;
+use tokio::sync;
 use tokio::time::Instant;
 
 use super::connect::Connection;
+use super::idle::{self, Patience};
+use crate::error::Error;
 
 /// Idle HTTP/1.1 connections kept per upstream.
 const MAX_IDLE: usize = 64;
-/// An idle connection older than this is not used again: upstreams close theirs after a minute or more.
+/// The oldest of more than one idle connection goes after this.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
-/// No connection is used longer than this, so that a change of address is seen.
-const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// The connections of one upstream that no exchange is using, and the shared HTTP/2 one.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Idle>,
     /// Every exchange of an HTTP/2 upstream shares this one.
-    shared: Mutex<Option<(Connection, Instant)>>,
+    shared: Mutex<Option<Connection>>,
     /// There has been a shared one: spares the others the look.
     shares: AtomicBool,
+    /// The last connection made carries one exchange at a time.
+    alone: AtomicBool,
+    /// Held by who makes a connection that may become the shared one, so that others wait for it rather than make their
+    /// own. What the last who failed has met, and when.
+    turn: sync::Mutex<Option<(Instant, Error)>>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<Sleeping>,
+    patience: Patience,
 }
 
 #[derive(Debug)]
-struct Idle {
+struct Sleeping {
     connection: Connection,
-    made: Instant,
+    keep: Option<Duration>,
     since: Instant,
 }
 
@@ -38,7 +51,12 @@ pub(super) struct Lease {
     pub(super) connection: Connection,
     /// Used before: it may have been closed by the upstream meanwhile.
     pub(super) reused: bool,
-    made: Instant,
+    /// How long it had been idle.
+    idle: Duration,
+    /// What had come in on it by then.
+    reads: u64,
+    /// How long the upstream keeps it, as far as it has told.
+    keep: Option<Duration>,
     pool: Arc<Pool>,
 }
 
@@ -51,16 +69,26 @@ impl Pool {
             return Some(lease);
         }
         let mut idle = lock(&self.idle);
-        let mut at = idle.len();
+        let Idle { connections, patience } = &mut *idle;
+        let mut at = connections.len();
         while at > 0 {
             at -= 1;
-            let candidate = idle.get(at)?;
-            let fresh = now - candidate.since < MAX_IDLE_TIME && now - candidate.made < MAX_AGE;
-            if !fresh || candidate.connection.is_closed() {
-                idle.remove(at);
+            let candidate = connections.get(at)?;
+            let slept = now.saturating_duration_since(candidate.since);
+            if candidate.connection.is_closed() {
+                if let Some(ended) = candidate.connection.wire.ended() {
+                    patience.learn(ended.saturating_duration_since(candidate.since), now);
+                }
+                connections.remove(at);
+            } else if !candidate.connection.wire.is_current(now)
+                || slept >= patience.limit(candidate.keep, now)
+            {
+                connections.remove(at);
             } else if candidate.connection.is_ready() {
-                let Idle { connection, made, .. } = idle.remove(at);
-                return Some(Lease { connection, reused: true, made, pool: Arc::clone(self) });
+                let Sleeping { connection, keep, .. } = connections.remove(at);
+                let reads = connection.wire.reads();
+                let pool = Arc::clone(self);
+                return Some(Lease { connection, reused: true, idle: slept, reads, keep, pool });
             }
         }
         None
@@ -68,46 +96,115 @@ impl Pool {
 
     fn checkout_shared(self: &Arc<Self>, now: Instant) -> Option<Lease> {
         let mut shared = lock(&self.shared);
-        let (connection, made) = shared.as_ref()?;
-        if connection.is_closed() || now - *made >= MAX_AGE {
+        let connection = shared.as_ref()?;
+        if connection.is_closed() || !connection.wire.is_current(now) {
             // Exchanges on it hold their own handles and go on.
             *shared = None;
             return None;
         }
         let connection = connection.share()?;
-        Some(Lease { connection, reused: true, made: *made, pool: Arc::clone(self) })
+        Some(self.lend(connection, true))
     }
 
-    /// The shared connection is not answering: the next exchange makes another.
-    pub(super) fn forget_shared(&self) {
-        *lock(&self.shared) = None;
+    fn lend(self: &Arc<Self>, connection: Connection, reused: bool) -> Lease {
+        let pool = Arc::clone(self);
+        Lease { connection, reused, idle: Duration::ZERO, reads: 0, keep: None, pool }
     }
 
     /// Takes in a connection just made, and lends it.
     pub(super) fn admit(self: &Arc<Self>, connection: Connection) -> Lease {
-        let made = Instant::now();
-        if let Some(again) = connection.share() {
-            *lock(&self.shared) = Some((again, made));
+        let again = connection.share();
+        self.alone.store(again.is_none(), Relaxed);
+        if again.is_some() {
+            *lock(&self.shared) = again;
             self.shares.store(true, Relaxed);
         }
-        Lease { connection, reused: false, made, pool: Arc::clone(self) }
+        self.lend(connection, false)
+    }
+
+    /// Makes a connection. Where it may turn out to be one that all share (`may_share`), one makes it and the others wait:
+    /// for the connection, or for what went wrong with it. Who gives up making it leaves it to the next.
+    pub(super) async fn make<F>(
+        self: &Arc<Self>,
+        may_share: bool,
+        make: impl FnOnce() -> F,
+    ) -> Result<Lease, Error>
+    where
+        F: Future<Output = Result<Connection, Error>>,
+    {
+        let came = Instant::now();
+        let is_alone = || !may_share || self.alone.load(Relaxed);
+        if is_alone() {
+            return Ok(self.admit(make().await?));
+        }
+        let mut turn = self.turn.lock().await;
+        if let Some(lease) = self.checkout_shared(Instant::now()) {
+            return Ok(lease);
+        }
+        if let Some((_, error)) = turn.as_ref().filter(|(failed, _)| *failed > came) {
+            return Err(error.clone());
+        }
+        if is_alone() {
+            drop(turn);
+            return Ok(self.admit(make().await?));
+        }
+        match make().await {
+            Ok(connection) => Ok(self.admit(connection)),
+            Err(error) => {
+                *turn = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
 }
 
 impl Lease {
+    /// What the answer says about keeping the connection.
+    pub(super) fn told(&mut self, headers: &HeaderMap) {
+        if !self.connection.is_shared()
+            && let Some(keep) = idle::told(headers)
+        {
+            self.keep = Some(keep);
+        }
+    }
+
+    /// Whether nothing has come in on it since it was used before. Of a connection that is shared nobody can tell what
+    /// came for whom.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.reused && !self.connection.is_shared() && self.connection.wire.reads() == self.reads
+    }
+
+    /// The upstream had ended it by the time it was lent, or was about to.
+    pub(super) fn had_ended(&self) {
+        if self.connection.is_shared() {
+            self.forget();
+        } else if self.reused {
+            lock(&self.pool.idle).patience.learn(self.idle, Instant::now());
+        }
+    }
+
+    /// The next exchange takes another connection.
+    pub(super) fn forget(&self) {
+        let mut shared = lock(&self.pool.shared);
+        if shared.as_ref().is_some_and(|shared| Arc::ptr_eq(&shared.wire, &self.connection.wire)) {
+            *shared = None;
+        }
+    }
+
     /// Gives the connection back after a complete exchange. Without this it is closed.
     pub(super) fn give_back(self) {
-        let Lease { connection, made, pool, .. } = self;
-        if connection.is_closed() || connection.share().is_some() {
+        let Lease { connection, keep, pool, .. } = self;
+        if connection.is_closed() || connection.is_shared() {
             return;
         }
         let since = Instant::now();
-        let mut idle = lock(&pool.idle);
-        if idle.first().is_some_and(|oldest| since - oldest.since >= MAX_IDLE_TIME) || idle.len() >= MAX_IDLE
+        let connections = &mut lock(&pool.idle).connections;
+        let oldest = connections.first();
+        if oldest.is_some_and(|oldest| since - oldest.since >= MAX_IDLE_TIME) || connections.len() >= MAX_IDLE
         {
-            idle.remove(0);
+            connections.remove(0);
         }
-        idle.push(Idle { connection, made, since });
+        connections.push(Sleeping { connection, keep, since });
     }
 }
 

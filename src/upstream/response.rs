@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::limit::Permit;
 use super::pool::Lease;
 use crate::error::{Error, Kind};
 
@@ -17,6 +18,8 @@ use crate::error::{Error, Kind};
 pub struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    /// The exchange's place among those in flight.
+    permit: Option<Permit>,
     finished: bool,
     idle: Duration,
     /// Armed while waiting for a chunk.
@@ -25,8 +28,9 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, idle: Duration, lease: Lease) -> Self {
-        Self { incoming, lease: Some(lease), finished: false, idle, timer: None, waiting: false }
+    pub(super) fn new(incoming: Incoming, idle: Duration, lease: Lease, permit: Permit) -> Self {
+        let (lease, permit) = (Some(lease), Some(permit));
+        Self { incoming, lease, permit, finished: false, idle, timer: None, waiting: false }
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -57,6 +61,7 @@ impl Body for ResponseBody {
                 Poll::Ready(match frame {
                     None => {
                         this.finished = true;
+                        this.permit = None;
                         None
                     }
                     Some(Ok(frame)) => Some(Ok(frame)),
