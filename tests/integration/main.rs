@@ -57,7 +57,13 @@ mod framing;
 #[cfg(test)]
 mod hops;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
+mod in_flight;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod names;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use pillion::upstream::{Phase, Resolver};
+
+use crate::support::direct::Direct;
 use crate::support::{Answer, Gate, Pillion, Step, Upstream, advance};
 
 const FOUND: &str = r#"{"result":[{"id":"a"}]}"#;
@@ -101,6 +104,93 @@ async fn connections_do_not_grow_old() {
         assert_eq!(search(&pillion, 20 + number).await, 200);
     }
     assert_eq!(upstream.connections(), 3, "used for more than five minutes and a half");
+}
+
+#[tokio::test]
+async fn keep_alive_is_obeyed() {
+    // What the upstream says, how long the connection is still used, and after how long no more; in seconds.
+    for (says, used, unused) in [("timeout=5, max=100", 3.9, 4.1), ("timeout=70", 68.0, 69.5)] {
+        let upstream = Upstream::answering(move |_| Answer::with(200, &[("keep-alive", says)], FOUND)).await;
+        let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+        assert_eq!(search(&pillion, 1).await, 200);
+        advance(Duration::from_secs_f64(used)).await;
+        assert_eq!(search(&pillion, 2).await, 200);
+        assert_eq!(upstream.connections(), 1, "{says}");
+        // An answer that does not say it changes nothing.
+        upstream.push(Answer::ok(FOUND));
+        assert_eq!(search(&pillion, 3).await, 200);
+        advance(Duration::from_secs_f64(unused)).await;
+        assert_eq!(search(&pillion, 4).await, 200);
+        assert_eq!(upstream.connections(), 2, "{says}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_keeps_connections_for_less_than_we_do_is_learnt_about() {
+    let upstream = Upstream::answering(|_| Answer::ok(FOUND)).await;
+    let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+    let gate = Gate::new();
+    upstream.push(Answer::ok(FOUND).then(Step::Wait(gate.clone())).then(Step::Close));
+    assert_eq!(search(&pillion, 1).await, 200);
+    advance(Duration::from_secs(10)).await;
+    gate.open();
+    // Its end is seen before the next request, or under it.
+    tokio::task::yield_now().await;
+    assert_eq!(search(&pillion, 2).await, 200);
+    // A second earlier than it was ended.
+    advance(Duration::from_millis(8900)).await;
+    assert_eq!(search(&pillion, 3).await, 200);
+    assert_eq!(upstream.connections(), 2);
+    advance(Duration::from_millis(9500)).await;
+    assert_eq!(search(&pillion, 4).await, 200);
+    assert_eq!(upstream.connections(), 3);
+    // What was learnt wears off.
+    for number in 5..9 {
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(search(&pillion, number).await, 200);
+    }
+    let before = upstream.connections();
+    advance(Duration::from_secs(29)).await;
+    assert_eq!(search(&pillion, 9).await, 200);
+    assert_eq!(upstream.connections(), before);
+}
+
+/// What ended before the upstream said a word is told from what broke in its words, and from a new connection's end.
+#[tokio::test]
+async fn the_end_of_a_reused_connection_is_told_apart() {
+    let answer = || Answer::ok(FOUND);
+    for (what, last, phase) in [
+        ("closed", Answer::close(), Phase::Reused),
+        ("reset", Answer::reset(), Phase::Reused),
+        ("closed after a byte", answer().cut_with(1, Step::Close), Phase::Sent),
+        ("closed in the head", answer().cut_with(20, Step::Close), Phase::Sent),
+        (
+            "closed after another head",
+            Answer::raw("HTTP/1.1 103 Early Hints\r\n\r\n").then(Step::Close),
+            Phase::Sent,
+        ),
+        ("not HTTP", Answer::raw("no").then(Step::Close), Phase::Sent),
+    ] {
+        let upstream = Upstream::start().await;
+        let direct = Direct::new(&upstream.addr.to_string(), Resolver::system(), 0);
+        upstream.push(answer());
+        upstream.push(last);
+        assert_eq!(direct.get().await, FOUND);
+        assert_eq!(direct.phase(false).await, Some(phase), "{what}");
+        assert_eq!((upstream.count(), upstream.connections()), (2, 1), "{what}");
+    }
+    for end in [Answer::close, Answer::reset] {
+        let upstream = Upstream::start().await;
+        let direct = Direct::new(&upstream.addr.to_string(), Resolver::system(), 0);
+        upstream.push(end());
+        assert_eq!(direct.phase(false).await, Some(Phase::Sent));
+        upstream.push(answer());
+        assert_eq!(direct.get().await, FOUND);
+        // There is one that could be used, and it is not.
+        upstream.push(end());
+        assert_eq!(direct.phase(true).await, Some(Phase::Sent));
+        assert_eq!(upstream.connections(), 3);
+    }
 }
 
 #[tokio::test]

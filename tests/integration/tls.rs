@@ -1,8 +1,6 @@
-//! Upstreams behind TLS: whom Pillion trusts, HTTP/1.1 and HTTP/2 by ALPN, and what HTTP/2 says about retrying.
+//! Upstreams behind TLS: whom Pillion trusts, HTTP/1.1 and HTTP/2 by ALPN, sessions.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -10,29 +8,17 @@ use bytes::Bytes;
 use http::{Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
+use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio_rustls::server::TlsStream;
 
 use crate::support::secure::{Authority, Content, Http2, accept, relay, whole};
-use crate::support::{Answer, Pillion, Upstream, client, eventually};
+use crate::support::{Answer, Pillion, Upstream, client};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &str = r#"{"messages":[{"role":"user","content":"a"}]}"#;
-
-/// A Pillion that trusts this authority.
-async fn trusting(authority: &Authority, preset: &str, name: &str, upstream: SocketAddr) -> Pillion {
-    let yaml = format!(
-        "tls: {{ca: '{}'}}\nroutes: [{{name: r, path: /, upstream: 'https://{name}:{}/base', preset: {preset}, \
-         retry: {{base: 1ms}}}}]\n",
-        authority.file(),
-        upstream.port()
-    );
-    Pillion::start(&yaml, &[]).await
-}
 
 fn answer(content: impl Into<Bytes>) -> Response<Content> {
     Response::builder().header("content-type", "application/json").body(whole(content)).unwrap()
@@ -44,7 +30,7 @@ async fn http_1_where_the_upstream_prefers_it_or_says_nothing() {
         let authority = Authority::new();
         let upstream = Upstream::answering(|seen| Answer::ok(&seen.body)).await;
         let secure = relay(authority.acceptor("localhost", protocols), upstream.addr).await;
-        let pillion = trusting(&authority, "http", "localhost", secure).await;
+        let pillion = Pillion::trusting(&authority, "http", "localhost", secure).await;
         for _ in 0..3 {
             let response = pillion.post("/x?q=1", BODY).await;
             assert_eq!((response.status, response.text().as_str()), (200, BODY));
@@ -61,7 +47,7 @@ async fn http_2_where_the_upstream_speaks_it() {
     let authority = Authority::new();
     let acceptor = authority.acceptor("localhost", &["h2", "http/1.1"]);
     let upstream = Http2::start(acceptor, |seen| async move { answer(seen.body) }).await;
-    let pillion = trusting(&authority, "http", "localhost", upstream.address).await;
+    let pillion = Pillion::trusting(&authority, "http", "localhost", upstream.address).await;
     let headers = [("connection", "x-hop"), ("x-hop", "1"), ("te", "trailers"), ("x-end", "2")];
     let response = pillion.post_with("/x?q=1", &headers, BODY).await;
     assert_eq!((response.status, response.text().as_str()), (200, BODY));
@@ -96,7 +82,7 @@ async fn parallel_exchanges_share_one_http_2_connection() {
         }
     })
     .await;
-    let pillion = trusting(&authority, "http", "localhost", upstream.address).await;
+    let pillion = Pillion::trusting(&authority, "http", "localhost", upstream.address).await;
     // The connection is made.
     assert_eq!(pillion.post("/first", "0").await.text(), "0");
     let mut asking = JoinSet::new();
@@ -145,7 +131,7 @@ async fn events_of_an_http_2_stream_leave_as_they_come() {
         async move { response }
     })
     .await;
-    let pillion = trusting(&authority, "openai", "localhost", upstream.address).await;
+    let pillion = Pillion::trusting(&authority, "openai", "localhost", upstream.address).await;
     let mut client = pillion.connect().await;
     client.ask("POST", CHAT, &[], BODY).await;
     assert_eq!(client.head().await.unwrap().status, 200);
@@ -171,7 +157,7 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
         async move { response }
     })
     .await;
-    let pillion = trusting(&authority, "openai", "localhost", upstream.address).await;
+    let pillion = Pillion::trusting(&authority, "openai", "localhost", upstream.address).await;
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = pillion.connect().await;
@@ -209,7 +195,7 @@ async fn whom_it_does_not_trust_it_tells_nothing() {
         ("another name", relay(other, upstream.addr).await, "tls_certificate_error"),
         ("no TLS", no_tls, "tls_protocol_error"),
     ] {
-        let pillion = trusting(&known, "openai", "localhost", address).await;
+        let pillion = Pillion::trusting(&known, "openai", "localhost", address).await;
         let headers = [("x-stainless-retry-count", "3"), ("authorization", "Bearer canary")];
         let response = pillion.post_with(CHAT, &headers, BODY).await;
         assert_eq!(response.status, 502, "{what}");
@@ -220,108 +206,29 @@ async fn whom_it_does_not_trust_it_tells_nothing() {
     assert_eq!(upstream.connections(), 0);
 }
 
-/// Frames by hand (RFC 9113 section 4.1), for what hyper's server does not do.
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// Reads up to the end of the next request; tells its stream.
-async fn next_request(stream: &mut TlsStream<TcpStream>) -> Option<u32> {
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.ok()?;
-        let mut content = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        stream.read_exact(&mut content).await.ok()?;
-        if matches!(head[3], DATA | HEADERS) && head[4] & END_STREAM != 0 {
-            return Some(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
-        }
-    }
-}
-
-/// An answer to the request on this stream.
-type Frames = fn(u32) -> Vec<u8>;
-
-/// An HTTP/2 upstream that answers its first request with these frames, and every other with 200.
-async fn first_answered_by(authority: &Authority, frames: Frames) -> (SocketAddr, Arc<AtomicUsize>) {
-    let requests = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&requests);
-    let address = accept(authority.acceptor("localhost", &["h2"]), move |_, mut stream| {
-        let count = Arc::clone(&count);
-        async move {
-            let mut preface = [0; 24];
-            stream.read_exact(&mut preface).await.unwrap();
-            let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
-            while let Some(id) = next_request(&mut stream).await {
-                // `:status: 200` is entry 8 of the static table (RFC 7541 appendix A).
-                let answer = match count.fetch_add(1, SeqCst) {
-                    0 => frames(id),
-                    _ => frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x88]),
-                };
-                let _ = stream.write_all(&answer).await;
-            }
-        }
-    })
-    .await;
-    (address, requests)
-}
-
-/// RFC 9113 section 8.7: both mean that the request was not processed, so that even what must not be sent twice is sent.
+/// Each connection but the first takes up the session of one before.
 #[tokio::test]
-async fn rfc9113_8_7_what_was_refused_was_never_sent() {
-    let refused: Frames = |id| frame(RST_STREAM, 0, id, &7_u32.to_be_bytes());
-    let goaway: Frames = |_| frame(GOAWAY, 0, 0, &[0; 8]);
-    for (what, frames) in [("REFUSED_STREAM", refused), ("GOAWAY", goaway)] {
-        let authority = Authority::new();
-        let (address, requests) = first_answered_by(&authority, frames).await;
-        let pillion = trusting(&authority, "http", "localhost", address).await;
-        let response = pillion.post("/once", BODY).await;
-        assert_eq!((response.status, requests.load(SeqCst)), (200, 2), "{what}: {}", response.text());
-        pillion.metric_is("pillion_retries_total", &[("reason", "never_sent")], 1.0).await;
-    }
-}
-
-/// What may have been processed is not sent again where that could do harm.
-#[tokio::test]
-async fn rfc9113_8_7_what_may_have_been_processed_is_another_matter() {
-    let internal: Frames = |id| frame(RST_STREAM, 0, id, &2_u32.to_be_bytes());
-    let goaway: Frames = |_| frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2]);
-    for (what, frames) in [("RST_STREAM", internal), ("GOAWAY with an error", goaway)] {
-        for (preset, target, expected) in [("http", "/once", 502), ("openai", "/v1/embeddings", 200)] {
-            let authority = Authority::new();
-            let (address, requests) = first_answered_by(&authority, frames).await;
-            let pillion = trusting(&authority, preset, "localhost", address).await;
-            let response = pillion.post(target, BODY).await;
-            let attempts = if expected == 200 { 2 } else { 1 };
-            assert_eq!((response.status, requests.load(SeqCst)), (expected, attempts), "{what} {preset}");
-        }
-    }
-}
-
-/// After a graceful GOAWAY what is under way ends, and what comes goes elsewhere.
-#[tokio::test]
-async fn rfc9113_6_8_a_connection_that_goes_away_is_replaced() {
+async fn sessions_are_resumed() {
     let authority = Authority::new();
-    let (address, requests) = first_answered_by(&authority, |id| {
-        let mut frames = frame(GOAWAY, 0, 0, &[id.to_be_bytes(), [0; 4]].concat());
-        frames.extend(frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x88]));
-        frames
+    let kinds: Arc<Mutex<Vec<_>>> = Arc::default();
+    let seen = Arc::clone(&kinds);
+    let address = accept(authority.acceptor("localhost", &["http/1.1"]), move |_, mut stream| {
+        seen.lock().unwrap().push(stream.get_ref().1.handshake_kind().unwrap());
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
     })
     .await;
-    let pillion = trusting(&authority, "http", "localhost", address).await;
-    for _ in 0..3 {
-        assert_eq!(pillion.post("/once", BODY).await.status, 200);
+    let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
+    for _ in 0..4 {
+        assert_eq!(pillion.get("/x").await.status, 200);
     }
-    assert_eq!(requests.load(SeqCst), 3);
-    eventually("no retries", async || pillion.metric("pillion_upstream_attempts_total", &[]).await >= 3.0)
-        .await;
-    assert!(pillion.metric("pillion_retries_total", &[]).await < 0.5);
+    let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+    assert_eq!(*kinds.lock().unwrap(), [full, resumed, resumed, resumed]);
 }

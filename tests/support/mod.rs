@@ -7,7 +7,9 @@
 
 pub(crate) mod answer;
 pub(crate) mod client;
+pub(crate) mod direct;
 pub(crate) mod fair;
+pub(crate) mod frames;
 pub(crate) mod metrics;
 pub(crate) mod pillion;
 pub(crate) mod redis;

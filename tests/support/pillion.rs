@@ -7,6 +7,7 @@ use pillion::app::Running;
 use pillion::config::{self, Config};
 
 use super::client::{self, Client};
+use super::secure::Authority;
 use super::{Response, Upstream, advance, eventually, metric};
 
 /// A Pillion at work.
@@ -63,6 +64,22 @@ impl Pillion {
         let yaml =
             format!("routes:\n  - name: r\n    path: /\n    upstream: ${{UP}}\n    preset: {preset}\n{more}");
         Self::start(&yaml, &[("UP", &upstream.url())]).await
+    }
+
+    /// One route `r` on `/` to `/base` of this name behind TLS, with this preset. It trusts the authority.
+    pub(crate) async fn trusting(
+        authority: &Authority,
+        preset: &str,
+        name: &str,
+        upstream: SocketAddr,
+    ) -> Self {
+        let yaml = format!(
+            "tls: {{ca: '{}'}}\nroutes: [{{name: r, path: /, upstream: 'https://{name}:{}/base', preset: {preset}, \
+             retry: {{base: 1ms}}}}]\n",
+            authority.file(),
+            upstream.port()
+        );
+        Self::start(&yaml, &[]).await
     }
 
     /// A connection to the data listener.
