@@ -20,16 +20,24 @@ const BODY: &str = r#"{"messages":[{"role":"user","content":"a"}]}"#;
 /// An answer to the request on this stream.
 type Frames = fn(u32) -> Vec<u8>;
 
+/// What an upstream has seen.
+#[derive(Default)]
+struct Counts {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
 /// An HTTP/2 upstream that answers its first request with these frames, and every other with 200.
-async fn first_answered_by(authority: &Authority, frames: Frames) -> (SocketAddr, Arc<AtomicUsize>) {
-    let requests = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&requests);
+async fn first_answered_by(authority: &Authority, frames: Frames) -> (SocketAddr, Arc<Counts>) {
+    let counts = Arc::new(Counts::default());
+    let counted = Arc::clone(&counts);
     let address = accept(authority.acceptor("localhost", &["h2"]), move |_, mut stream| {
-        let count = Arc::clone(&count);
+        let counts = Arc::clone(&counted);
+        counts.connections.fetch_add(1, SeqCst);
         async move {
             greet(&mut stream).await;
             while let Some(id) = next_request(&mut stream).await {
-                let answer = match count.fetch_add(1, SeqCst) {
+                let answer = match counts.requests.fetch_add(1, SeqCst) {
                     0 => frames(id),
                     _ => ok(id),
                 };
@@ -38,7 +46,7 @@ async fn first_answered_by(authority: &Authority, frames: Frames) -> (SocketAddr
         }
     })
     .await;
-    (address, requests)
+    (address, counts)
 }
 
 /// RFC 9113 section 8.7: both mean that the request was not processed, so that even what must not be sent twice is sent.
@@ -46,12 +54,15 @@ async fn first_answered_by(authority: &Authority, frames: Frames) -> (SocketAddr
 async fn rfc9113_8_7_what_was_refused_was_never_sent() {
     let refused: Frames = |id| frame(RST_STREAM, 0, id, &7_u32.to_be_bytes());
     let going: Frames = |_| goaway(0, 0);
-    for (what, frames) in [("REFUSED_STREAM", refused), ("GOAWAY", going)] {
+    // One stream's end is no reason to leave the connection.
+    for (what, frames, connections) in [("REFUSED_STREAM", refused, 1), ("GOAWAY", going, 2)] {
         let authority = Authority::new();
-        let (address, requests) = first_answered_by(&authority, frames).await;
+        let (address, counts) = first_answered_by(&authority, frames).await;
         let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
         let response = pillion.post("/once", BODY).await;
-        assert_eq!((response.status, requests.load(SeqCst)), (200, 2), "{what}: {}", response.text());
+        let requests = counts.requests.load(SeqCst);
+        assert_eq!((response.status, requests), (200, 2), "{what}: {}", response.text());
+        assert_eq!(counts.connections.load(SeqCst), connections, "{what}");
         pillion.metric_is("pillion_retries_total", &[("reason", "never_sent")], 1.0).await;
     }
 }
@@ -64,11 +75,12 @@ async fn rfc9113_8_7_what_may_have_been_processed_is_another_matter() {
     for (what, frames) in [("RST_STREAM", internal), ("GOAWAY with an error", going)] {
         for (preset, target, expected) in [("http", "/once", 502), ("openai", "/v1/embeddings", 200)] {
             let authority = Authority::new();
-            let (address, requests) = first_answered_by(&authority, frames).await;
+            let (address, counts) = first_answered_by(&authority, frames).await;
             let pillion = Pillion::trusting(&authority, preset, "localhost", address).await;
             let response = pillion.post(target, BODY).await;
             let attempts = if expected == 200 { 2 } else { 1 };
-            assert_eq!((response.status, requests.load(SeqCst)), (expected, attempts), "{what} {preset}");
+            let requests = counts.requests.load(SeqCst);
+            assert_eq!((response.status, requests), (expected, attempts), "{what} {preset}");
         }
     }
 }
@@ -77,12 +89,12 @@ async fn rfc9113_8_7_what_may_have_been_processed_is_another_matter() {
 #[tokio::test]
 async fn rfc9113_6_8_a_connection_that_goes_away_is_replaced() {
     let authority = Authority::new();
-    let (address, requests) = first_answered_by(&authority, |id| [goaway(id, 0), ok(id)].concat()).await;
+    let (address, counts) = first_answered_by(&authority, |id| [goaway(id, 0), ok(id)].concat()).await;
     let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
     for _ in 0..3 {
         assert_eq!(pillion.post("/once", BODY).await.status, 200);
     }
-    assert_eq!(requests.load(SeqCst), 3);
+    assert_eq!(counts.requests.load(SeqCst), 3);
     eventually("no retries", async || pillion.metric("pillion_upstream_attempts_total", &[]).await >= 3.0)
         .await;
     assert!(pillion.metric("pillion_retries_total", &[]).await < 0.5);
@@ -220,6 +232,50 @@ async fn rfc9113_6_8_a_server_that_goes_gracefully_is_missed_by_nobody() {
     let statuses = statuses(&pillion, 1000, 16).await;
     assert_eq!(statuses.iter().filter(|status| **status != 200).count(), 0);
     assert_eq!(served.load(SeqCst), 1000, "none twice");
+}
+
+/// Who times out on a connection that has been replaced leaves the one in its place alone.
+#[tokio::test]
+async fn a_late_failure_on_an_old_connection_costs_no_new_one() {
+    let authority = Authority::new();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let made = Arc::clone(&connections);
+    let address = accept(authority.acceptor("localhost", &["h2"]), move |number, stream| {
+        made.fetch_add(1, SeqCst);
+        async move {
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            let mut held = None;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                if number == 0 && held.is_none() {
+                    held = Some(respond);
+                    connection.graceful_shutdown();
+                } else {
+                    respond.send_response(Response::new(()), true).unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
+    let mut late = pillion.connect().await;
+    late.ask("POST", "/once", &[], BODY).await;
+    eventually("the second connection", async || {
+        assert_eq!(pillion.post("/once", BODY).await.status, 200);
+        connections.load(SeqCst) == 2
+    })
+    .await;
+    let mut timed_out = Box::pin(late.response());
+    let response = loop {
+        tokio::select! {
+            biased;
+            response = &mut timed_out => break response,
+            // In between, pings are answered.
+            _ = pillion.metrics() => advance(Duration::from_secs(1)).await,
+        }
+    };
+    assert_eq!(response.status, 504);
+    assert_eq!(pillion.post("/once", BODY).await.status, 200);
+    assert_eq!(connections.load(SeqCst), 2);
 }
 
 /// Up to the last stream of GOAWAY all may have been processed, however the connection ends then.
