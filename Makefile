@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model races build fmt bench bench-growth bench-hits bench-instructions bench-memory bench-peers
+.PHONY: help demo test model races build fmt bench bench-faults bench-growth bench-hits bench-instructions bench-memory bench-peers
 .PHONY: bench-tools bench-trim clean-tests profile redis-faults release soak
 
 help: ## what can be made
@@ -44,6 +44,10 @@ bench: bench-tools ## Pillion and its peers in turns: QUICK=1, ROUNDS=5 SECONDS=
 
 bench-growth: bench-tools ## what a request costs by size, messages, open streams and entries, beside nginx
 	@binary=$$($(BINARY)) && $(RUN) --pillion $$binary --only S1,P10,P100,P1000,T20,S3,T2000,S7,S2m --peers nginx
+
+bench-faults: ## upstreams that fail, reset, stall, refuse and hang up, at full size, and a table of it: some minutes
+	@tests/setup tests
+	@tests/bench/faults
 
 bench-hits: ## hits in one process, without sockets: on two cores against one, among a million entries against a thousand
 	@tests/setup build

@@ -223,7 +223,7 @@ fn filled_proxy(upstream: SocketAddr) -> Arc<Proxy> {
     let plans = pillion::config::parse(&text, None, &[].into()).unwrap().routes;
     let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY, 2);
     let (tls, _) = Tls::new(None).unwrap();
-    let budgets = Budgets { cache: 64 << 20, buffers: 64 << 20 };
+    let budgets = Budgets { cache: 64 << 20, buffers: 64 << 20, max_in_flight: 256 };
     let proxy = Arc::new(Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics), None).unwrap());
     let mut asking = Asking::new(&proxy);
     for each in 0..SEARCHES {

@@ -117,7 +117,15 @@ fn proxy() -> Proxy {
     let metrics = Arc::new(Metrics::new(&names, &operations, &proxy::VOCABULARY, 1));
     let (tls, _) = Tls::new(None).unwrap();
     let served = [(0..plans.len()).collect()];
-    Proxy::new(plans, &served, Budgets { cache: 64 << 20, buffers: 64 << 20 }, &tls, metrics, None).unwrap()
+    Proxy::new(
+        plans,
+        &served,
+        Budgets { cache: 64 << 20, buffers: 64 << 20, max_in_flight: 256 },
+        &tls,
+        metrics,
+        None,
+    )
+    .unwrap()
 }
 
 fn head(path: &str) -> request::Parts {
@@ -378,9 +386,12 @@ fn decide() -> Piece {
     let situation = retry::Situation {
         class: retry::Class::Idempotent,
         attempt: 2,
+        free: false,
         failure: retry::Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
         upstream_says: None,
-        push_back: None,
+        push_back: Duration::ZERO,
+        budget: retry::Budget { used: 3, allowed: 10.0 },
+        quickest: Duration::from_millis(30),
         remaining: Duration::from_secs(9),
         waited: Duration::from_millis(40),
         client_retries: 0,

@@ -100,7 +100,11 @@ impl App {
         let metrics = Arc::new(Metrics::new(&names, &operations, &VOCABULARY, config.workers));
         let (listeners, served) = bind_data(&config)?;
         let admin = bind(&config.admin.listen)?;
-        let budgets = Budgets { cache: config.memory.cache, buffers: config.memory.buffers };
+        let budgets = Budgets {
+            cache: config.memory.cache,
+            buffers: config.memory.buffers,
+            max_in_flight: config.max_in_flight,
+        };
         let randomness = |e| StartError::Other(format!("no randomness from the system: {e}"));
         let shared = shared(&config, &tls).map_err(randomness)?;
         let proxy = Proxy::new(config.routes.clone(), &served, budgets, &tls, Arc::clone(&metrics), shared)

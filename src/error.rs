@@ -31,9 +31,11 @@ pub enum Kind {
     ConnectionTimeout,
     /// The TLS handshake with the upstream failed.
     Tls,
-    /// The upstream's certificate does not verify.
+    /// The certificate of the upstream does not verify.
     TlsCertificate,
-    /// As many requests to the upstream are under way and wait as may be.
+    /// The upstream has failed again and again, and is left alone for a moment.
+    Unavailable,
+    /// As many requests to the upstream as are allowed are under way, and as many wait.
     ConnectionLimit,
     /// The upstream closed or reset the connection before its response head.
     ConnectionTerminated,
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for label sets and documentation.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::NoRoute,
         Kind::Malformed,
         Kind::RequestTimeout,
@@ -62,6 +64,7 @@ impl Kind {
         Kind::ConnectionTimeout,
         Kind::Tls,
         Kind::TlsCertificate,
+        Kind::Unavailable,
         Kind::ConnectionLimit,
         Kind::ConnectionTerminated,
         Kind::Protocol,
@@ -86,15 +89,15 @@ impl Kind {
             | Kind::ConnectionTerminated
             | Kind::Protocol
             | Kind::Incomplete => StatusCode::BAD_GATEWAY,
-            Kind::ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Unavailable | Kind::ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
             Kind::ConnectionTimeout | Kind::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// Whether it is the upstream that failed: it could not be reached, takes no more, did not answer in time, or not
-    /// whole.
+    /// Whether it is the upstream that failed: it could not be reached, did not answer in time, or not whole, or cannot
+    /// be asked because of that.
     pub const fn is_upstreams(self) -> bool {
         match self {
             Kind::Dns
@@ -102,6 +105,7 @@ impl Kind {
             | Kind::ConnectionTimeout
             | Kind::Tls
             | Kind::TlsCertificate
+            | Kind::Unavailable
             | Kind::ConnectionLimit
             | Kind::ConnectionTerminated
             | Kind::Protocol
@@ -117,6 +121,12 @@ impl Kind {
         }
     }
 
+    /// Whether to come back in a moment is worth it, where nobody else has said when: the answer tells so
+    /// (`Retry-After`, RFC 9110 section 10.2.3). Never longer than a moment: some SDKs sleep for whatever they are told.
+    pub const fn passes(self) -> bool {
+        matches!(self, Kind::Unavailable | Kind::ConnectionLimit)
+    }
+
     /// The word for it everywhere: an error type registered by RFC 9209 section 2.3.
     pub const fn word(self) -> &'static str {
         match self {
@@ -129,6 +139,7 @@ impl Kind {
             Kind::ConnectionTimeout => "connection_timeout",
             Kind::Tls => "tls_protocol_error",
             Kind::TlsCertificate => "tls_certificate_error",
+            Kind::Unavailable => "destination_unavailable",
             Kind::ConnectionLimit => "connection_limit_reached",
             Kind::ConnectionTerminated => "connection_terminated",
             Kind::Protocol => "http_protocol_error",

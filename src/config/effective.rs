@@ -9,7 +9,7 @@ use super::layers::NO_LIMIT;
 use super::units::{Ratio, Size, Time};
 use super::{Config, LogFormat};
 use crate::plan::{Action, Condition, Level, Plan, Rule, Source, StopSdk, Values};
-use crate::retry::Class;
+use crate::retry::{Class, breaker};
 
 /// The configuration in force as YAML, with secrets masked, behind comments that name its source, what the operator
 /// should know and the memory ceiling.
@@ -67,6 +67,7 @@ impl Page {
             self.line(0, &format!("redis: {{url: {url}, timeout: {timeout}, prefix: {prefix}{secret}}}"));
         }
         let (cache, buffers) = (Size(config.memory.cache), Size(config.memory.buffers));
+        self.line(0, &format!("limits: {{max_in_flight: {}}}", config.max_in_flight));
         self.line(0, &format!("memory: {{cache: {cache}, buffers: {buffers}}}"));
         self.line(0, &format!("workers: {}", config.workers));
         self.line(0, &format!("drain: {}", time(config.drain)));
@@ -97,7 +98,9 @@ impl Page {
             StopSdk::Always => "always",
             StopSdk::Never => "never",
         };
-        self.line(2, &format!("retry: {{stop_sdk: {stop_sdk}}}"));
+        let budget = Ratio(plan.guard.budget);
+        self.line(2, &format!("retry: {{budget: {budget}, stop_sdk: {stop_sdk}}}"));
+        self.breaker(plan.guard.breaker.as_ref());
         let (body, replay) = (Size(plan.limits.max_body), Size(plan.limits.replay_body));
         self.line(2, &format!("limits: {{max_body: {body}, replay_body: {replay}}}"));
         let idle = time(plan.conversation_idle);
@@ -114,6 +117,20 @@ impl Page {
         }
         self.rule(&plan.unmatched_safe, "GET, HEAD and OPTIONS that no rule takes");
         self.rule(&plan.unmatched_unsafe, "other methods that no rule takes");
+    }
+
+    fn breaker(&mut self, breaker: Option<&breaker::Policy>) {
+        let Some(breaker::Policy { errors, requests, connects, open, max_open }) = breaker else {
+            self.line(2, "breaker: {enabled: false}");
+            return;
+        };
+        let (errors, [open, max_open]) = (Ratio(*errors), [*open, *max_open].map(time));
+        self.line(
+            2,
+            &format!(
+                "breaker: {{errors: {errors}, requests: {requests}, connects: {connects}, open: {open}, max_open: {max_open}}}"
+            ),
+        );
     }
 
     fn rule(&mut self, rule: &Rule, takes: &str) {

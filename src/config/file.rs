@@ -31,6 +31,8 @@ pub(super) struct File {
     /// Where requests go. At least one.
     #[schemars(required)]
     pub(super) routes: Option<Vec<Route>>,
+    /// Bounds on what is under way.
+    pub(super) limits: Option<Bounds>,
     /// Memory budgets of the process.
     pub(super) memory: Option<Memory>,
     /// Threads that serve requests. Built in: the number of CPUs the process may use.
@@ -108,6 +110,8 @@ pub(super) struct Defaults {
     pub(super) timeouts: Option<Timeouts>,
     /// What is attempted again when it fails.
     pub(super) retry: Option<Retry>,
+    /// When an upstream that fails is left alone.
+    pub(super) breaker: Option<Breaker>,
     /// Stored responses.
     pub(super) cache: Option<Cache>,
     /// The sliding window over conversations.
@@ -139,6 +143,8 @@ pub(super) struct Route {
     pub(super) timeouts: Option<Timeouts>,
     /// As in `defaults`.
     pub(super) retry: Option<Retry>,
+    /// As in `defaults`.
+    pub(super) breaker: Option<Breaker>,
     /// As in `defaults`, and what holds for this store.
     pub(super) cache: Option<RouteCache>,
     /// As in `defaults`.
@@ -185,8 +191,33 @@ pub(super) struct Retry {
     /// How back-offs are spread: evenly between nothing and their length.
     #[expect(dead_code, reason = "there is one way only; the key is checked, and nothing is left to decide")]
     pub(super) jitter: Option<Jitter>,
+    /// Retries of all requests to the upstream, as a share of its requests in the last ten seconds. Ten retries in ten
+    /// seconds are always allowed, and `100%` is no bound.
+    pub(super) budget: Option<Ratio>,
     /// When `x-should-retry: false` tells the official SDKs not to retry on their own.
     pub(super) stop_sdk: Option<StopSdk>,
+}
+
+/// When an upstream that fails is left alone. Its requests are answered with 503 at once then, but for one now and then
+/// that finds out whether it is back.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Breaker {
+    /// Off: it is always asked.
+    pub(super) enabled: Option<bool>,
+    /// Opens where so many of the attempts of the last ten seconds failed: no connection, no answer in time, reset, 5xx.
+    /// 4xx are answers, 429 too.
+    pub(super) errors: Option<Ratio>,
+    /// Fewer attempts in ten seconds are not judged. So many failures in a row open it as well, whatever was before.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) requests: Option<u32>,
+    /// Opens after so many connections in a row that could not be made.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) connects: Option<u32>,
+    /// How long until it is tried for the first time, a fifth more or less. Doubles with each trial that fails.
+    pub(super) open: Option<Time>,
+    /// The longest time between two trials: an upstream that is back is in use again after that.
+    pub(super) max_open: Option<Time>,
 }
 
 /// How back-offs are spread.
@@ -308,6 +339,16 @@ pub(super) struct Limits {
     pub(super) max_body: Option<Size>,
     /// Larger content streams through: untrimmed, uncached, unretried. 0 is no limit but `memory.buffers`.
     pub(super) replay_body: Option<Size>,
+}
+
+/// Bounds on what is under way.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bounds {
+    /// Calls of one upstream at a time, until the last byte of their answers. As many again wait for a second at most;
+    /// what is beyond is answered with 503. 0 is no limit.
+    #[schemars(range(max = 1_000_000))]
+    pub(super) max_in_flight: Option<u32>,
 }
 
 /// Memory budgets of the process.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::file::{Cache, Defaults, File, Limits, Retry, Route, StopSdk, Timeouts, Window};
+use super::file::{Breaker, Cache, Defaults, File, Limits, Retry, Route, StopSdk, Timeouts, Window};
 use super::overrides::Overrides;
 use super::presets::Numbers;
 use super::units::{Size, Time};
@@ -72,6 +72,23 @@ impl Layers<'_> {
             StopSdk::Auto => plan::StopSdk::Auto,
             StopSdk::Always => plan::StopSdk::Always,
             StopSdk::Never => plan::StopSdk::Never,
+        }
+    }
+
+    /// What keeps the retries of all requests to the upstream from becoming a storm.
+    pub(super) fn guard(&self) -> retry::GuardPolicy {
+        let layers: [Option<&Breaker>; 3] =
+            [self.route.breaker.as_ref(), self.defaults.breaker.as_ref(), self.built_in.breaker.as_ref()];
+        let breaker = retry::breaker::Policy {
+            errors: first(&layers, |b| b.errors).0,
+            requests: first(&layers, |b| b.requests).max(1),
+            connects: first(&layers, |b| b.connects).max(1),
+            open: first(&layers, |b| b.open).0,
+            max_open: first(&layers, |b| b.max_open).0,
+        };
+        retry::GuardPolicy {
+            budget: first(&self.retries(None), |r| r.budget).0,
+            breaker: first(&layers, |b| b.enabled).then_some(breaker),
         }
     }
 

@@ -134,6 +134,8 @@ pub struct Config {
     pub routes: Vec<Plan>,
     /// Memory budgets.
     pub memory: Memory,
+    /// Calls of one upstream at a time; 0 is no limit.
+    pub max_in_flight: u32,
     /// Threads that serve requests.
     pub workers: usize,
     /// How long requests in flight may take to finish after SIGTERM.

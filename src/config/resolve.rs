@@ -59,6 +59,7 @@ pub(super) fn resolve(file: &File, env: &Environment, findings: &mut Findings) -
         redis,
         routes,
         memory,
+        max_in_flight: max_in_flight(file),
         workers: workers(file),
         drain: file.drain.or(built_in().drain).unwrap_or_default().0,
         log,
@@ -199,6 +200,11 @@ fn share_stores(plans: &mut [(Option<&Vec<super::rule::Rule>>, Plan)]) {
             plan.unmatched_unsafe.action = Action::Invalidate(Settle::lagging(longest));
         }
     }
+}
+
+fn max_in_flight(file: &File) -> u32 {
+    let of = |file: &File| file.limits.as_ref().and_then(|limits| limits.max_in_flight);
+    of(file).or_else(|| of(built_in())).unwrap_or_default()
 }
 
 fn memory(written: Option<&file::Memory>) -> Memory {

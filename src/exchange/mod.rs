@@ -61,6 +61,13 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// An attempt has ended that took so long; if it is unfinished, for us only.
+    pub fn ended(&mut self, waited: Duration, unfinished: bool) {
+        self.count += 1;
+        self.upstream += waited;
+        self.unfinished |= unfinished;
+    }
+
     /// Both together, as of a request that was sent once more in another form.
     #[must_use]
     pub fn and(self, more: Attempts) -> Attempts {

@@ -172,6 +172,18 @@ catalogue! {
         "Attempts made again, by what failed before.";
     retries_not_made: IntCounterVec = "pillion_retries_not_made_total", Count, ["route", "operation", "reason"],
         "Failures that were not attempted again, by what spoke against it.";
+    failures_hidden: IntCounterVec = "pillion_failures_hidden_total", Count, ["route", "operation"],
+        "Calls of the upstream that failed at first, and succeeded when attempted again.";
+    failures_shown: IntCounterVec = "pillion_failures_shown_total", Count, ["route", "operation"],
+        "Calls of the upstream that failed in the end, after all attempts that were made.";
+    budget: IntGaugeVec = "pillion_retry_budget_remaining", Count, ["route"],
+        "Retries that the budget of the upstream allows at this moment.";
+    breaker_open: IntGaugeVec = "pillion_breaker_open", Count, ["route"],
+        "1 while the breaker of the upstream is open.";
+    breaker_opened: IntCounterVec = "pillion_breaker_opened_total", Count, ["route"],
+        "Times the breaker of the upstream has opened.";
+    upstream_in_flight: IntGaugeVec = "pillion_upstream_in_flight", Count, ["route"],
+        "Calls of the upstream under way, their answers' content included.";
     cache_results: IntCounterVec = "pillion_cache_results_total", Count, ["route", "operation", "result"],
         "Requests that asked the cache, by what came of it.";
     cache_not_stored: IntCounterVec = "pillion_cache_not_stored_total", Count, ["route", "operation", "reason"],

@@ -12,6 +12,7 @@ mod merge;
 mod redis;
 mod series;
 mod summary;
+mod upstreams;
 
 pub use catalogue::{CATALOGUE, Metric, Type, Unit};
 pub use series::{InFlight, Observation, Series, Usage};
@@ -26,6 +27,7 @@ use self::redis::Redis;
 use crate::shard::Sharded;
 use catalogue::Families;
 use summary::Recent;
+use upstreams::Upstreams;
 
 /// The label of requests that match no route, for route and operation.
 const NO_ROUTE: &str = "none";
@@ -51,7 +53,7 @@ pub struct Vocabulary {
 }
 
 /// What others keep count of themselves, read when somebody asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Stored responses.
     pub cache_entries: u64,
@@ -61,6 +63,21 @@ pub struct Gauges {
     pub buffers_bytes: u64,
     /// What is done with Redis.
     pub redis: RedisFigures,
+    /// What is done about upstreams, by route.
+    pub upstreams: Vec<UpstreamFigures>,
+}
+
+/// What is done about an upstream that fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamFigures {
+    /// Retries that its budget allows now.
+    pub budget_remaining: u64,
+    /// It is left alone.
+    pub breaker_open: bool,
+    /// How often that has begun.
+    pub breaker_opened: u64,
+    /// Calls under way.
+    pub in_flight: u64,
 }
 
 /// What is done with Redis, since the start.
@@ -89,6 +106,7 @@ pub struct Metrics {
     cache_bytes: IntGauge,
     buffers_bytes: IntGauge,
     redis: Redis,
+    upstreams: Upstreams,
 }
 
 /// What there is a series for.
@@ -174,6 +192,7 @@ impl Metrics {
             cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
             buffers_bytes: families.buffers_bytes.get_metric_with_label_values(&no_labels)?,
             redis: Redis::new(&families)?,
+            upstreams: Upstreams::new(&families, labels.routes)?,
             registry,
         })
     }
@@ -200,8 +219,9 @@ impl Metrics {
 
     /// Everything in the Prometheus text format (`text/plain; version=0.0.4`), with what others keep count of.
     pub fn gather(&self, gauges: Gauges) -> String {
-        let Gauges { cache_entries, cache_bytes, buffers_bytes, redis } = gauges;
+        let Gauges { cache_entries, cache_bytes, buffers_bytes, redis, upstreams } = gauges;
         self.redis.set(&redis);
+        self.upstreams.set(&upstreams);
         let of_others = [
             (&self.cache_entries, cache_entries),
             (&self.cache_bytes, cache_bytes),

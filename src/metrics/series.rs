@@ -73,6 +73,8 @@ pub struct Series {
     upstream_attempts: IntCounter,
     retries: Box<[IntCounter]>,
     retries_not_made: Box<[IntCounter]>,
+    failures_hidden: IntCounter,
+    failures_shown: IntCounter,
     cache_results: Box<[IntCounter]>,
     cache_not_stored: Box<[IntCounter]>,
     cache_shadow: Box<[IntCounter]>,
@@ -120,6 +122,8 @@ impl Series {
             upstream_attempts: one(&families.upstream_attempts)?,
             retries: each(&families.retries, vocabulary.retry_reasons)?,
             retries_not_made: each(&families.retries_not_made, vocabulary.not_retried_reasons)?,
+            failures_hidden: one(&families.failures_hidden)?,
+            failures_shown: one(&families.failures_shown)?,
             cache_results: each(&families.cache_results, vocabulary.cache_results)?,
             cache_not_stored: each(&families.cache_not_stored, vocabulary.not_stored_reasons)?,
             cache_shadow: each(&families.cache_shadow, vocabulary.shadow_results)?,
@@ -198,6 +202,16 @@ impl Series {
     /// Counts a failure that was not attempted again; an index into [`Vocabulary::not_retried_reasons`].
     pub fn retry_not_made(&self, reason: usize) {
         increase(&self.retries_not_made, reason, 1);
+    }
+
+    /// Counts a call of the upstream that succeeded only when attempted again.
+    pub fn failure_hidden(&self) {
+        self.failures_hidden.inc();
+    }
+
+    /// Counts a call of the upstream that failed in the end.
+    pub fn failure_shown(&self) {
+        self.failures_shown.inc();
     }
 
     /// Counts an answer that could have been stored and was not; an index into [`Vocabulary::not_stored_reasons`].

@@ -76,6 +76,12 @@ pillion_upstream_duration_seconds histogram seconds route,operation
 pillion_upstream_attempts_total counter count route,operation
 pillion_retries_total counter count route,operation,reason
 pillion_retries_not_made_total counter count route,operation,reason
+pillion_failures_hidden_total counter count route,operation
+pillion_failures_shown_total counter count route,operation
+pillion_retry_budget_remaining gauge count route
+pillion_breaker_open gauge count route
+pillion_breaker_opened_total counter count route
+pillion_upstream_in_flight gauge count route
 pillion_cache_results_total counter count route,operation,result
 pillion_cache_not_stored_total counter count route,operation,reason
 pillion_cache_shadow_total counter count route,operation,result
@@ -357,13 +363,12 @@ fn count(shard: &Shard, number: u64) {
 #[test]
 fn shards_are_told_as_one() {
     const EACH: u64 = 500;
-    let gauges =
-        Gauges { cache_entries: 3, cache_bytes: 4096, buffers_bytes: 17, redis: RedisFigures::default() };
+    let gauges = || Gauges { cache_entries: 3, cache_bytes: 4096, buffers_bytes: 17, ..Gauges::default() };
     let one = metrics();
     (0..8 * EACH).for_each(|number| count(one.here(), number));
     for shards in [2, 3, 8] {
         let apart = sharded(shards);
-        assert_eq!(apart.gather(gauges), metrics().gather(gauges));
+        assert_eq!(apart.gather(gauges()), metrics().gather(gauges()));
         std::thread::scope(|scope| {
             let all: Vec<_> = apart.shards.iter().collect();
             for (thread, shard) in (0..8).zip(all.into_iter().cycle()) {
@@ -372,7 +377,7 @@ fn shards_are_told_as_one() {
                 });
             }
         });
-        assert_eq!(apart.gather(gauges), one.gather(gauges));
+        assert_eq!(apart.gather(gauges()), one.gather(gauges()));
         assert_eq!(apart.summary(HOUR), one.summary(HOUR));
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use crate::error::Dialect;
-use crate::upstream;
+use crate::{retry, upstream};
 
 /// All that is decided for one route.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub struct Plan {
     pub conversation_idle: Duration,
     /// When `x-should-retry: false` is added.
     pub stop_sdk: StopSdk,
+    /// What keeps retries from becoming a storm.
+    pub guard: retry::GuardPolicy,
     /// Codes in a 429 answer's `error.type`, `error.code` or `error.details.error_code` that mean "pay first":
     /// never retried.
     pub billing_codes: Vec<String>,
@@ -134,7 +136,6 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::{retry, upstream};
 
     /// A rule that passes, with this pattern and scope.
     pub(super) fn rule(path: &str, scope: Vec<Level>) -> Rule {

@@ -1,8 +1,7 @@
 //! Content held in memory. That of requests, for replay, the key and the window, comes out of one budget; that of
 //! responses is bounded one by one.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,126 +10,31 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use super::buffers::{Buffers, Reservation};
 use crate::error::{Error, Kind};
 use crate::plan::Limits;
-use crate::shard::Sharded;
 use crate::upstream::ResponseBody;
 
-/// Room made for content that is announced, as a multiple of what has come of it.
-const AHEAD: u64 = 16;
-
-/// What a shard keeps of the budget for its next request, at most: that of a search or a conversation as they mostly are.
-const KEPT: u64 = 64 << 10;
-
-/// The budget of all request content held for replay, in bytes.
-#[derive(Debug)]
-pub(crate) struct Buffers {
-    limit: u64,
-    /// By requests and by shards, together never more than the limit.
-    taken: AtomicU64,
-    shards: Sharded<Arc<Shard>>,
-}
-
-/// What requests of one thread have given back of the budget, for the next of them. Where the budget ends it is
-/// everybody's.
-#[derive(Debug)]
-// Two cache lines, which processors fetch together.
-#[repr(align(128))]
-struct Shard {
-    kept: AtomicU64,
-    buffers: Weak<Buffers>,
-}
-
-/// A share of the budget, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    shard: Arc<Shard>,
-    bytes: u64,
-}
+/// Who has sent one part in so many of what is announced gets room for all of it. Of large content that comes at once so
+/// little is held when the first of it takes its room that the rest of the budget does for others.
+const AHEAD: u64 = 64;
 
 /// The content of a request.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// All of it.
     Whole(Bytes),
-    /// Too large to hold: what was read, the rest, and how much that may be, in bytes.
-    Streaming { prefix: Vec<Bytes>, rest: Incoming, room: u64 },
+    /// Not held: what was read, the rest, and how much that may be, in bytes.
+    Streaming { prefix: Vec<Bytes>, rest: Incoming, room: u64, why: Unheld },
 }
 
-impl Buffers {
-    pub(crate) fn new(limit: u64, shards: usize) -> Arc<Self> {
-        Arc::new_cyclic(|buffers| Self {
-            limit,
-            taken: AtomicU64::new(0),
-            shards: Sharded::new(shards, || Shard::new(buffers.clone())),
-        })
-    }
-
-    /// Bytes that requests hold.
-    pub(crate) fn used(&self) -> u64 {
-        let kept = self.shards.iter().map(|shard| shard.kept.load(Relaxed)).sum();
-        self.taken.load(Relaxed).saturating_sub(kept)
-    }
-
-    fn reserve(self: &Arc<Self>) -> Reservation {
-        let shard = self.shards.here();
-        Reservation { shard: Arc::clone(shard), bytes: 0 }
-    }
-
-    /// Takes of what nobody has, if there is so much.
-    fn take(&self, bytes: u64) -> bool {
-        let fits = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.limit);
-        self.taken.fetch_update(Relaxed, Relaxed, fits).is_ok()
-    }
-
-    /// Takes back what is kept for requests that have not come.
-    #[cold]
-    fn call_in(&self) {
-        let kept = self.shards.iter().map(|shard| shard.kept.swap(0, Relaxed)).sum();
-        self.taken.fetch_sub(kept, Relaxed);
-    }
-}
-
-impl Shard {
-    fn new(buffers: Weak<Buffers>) -> Arc<Self> {
-        Arc::new(Self { kept: AtomicU64::new(0), buffers })
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        self.kept.fetch_update(Relaxed, Relaxed, |kept| kept.checked_sub(bytes)).is_ok()
-            || self.buffers.upgrade().is_some_and(|buffers| {
-                buffers.take(bytes) || {
-                    buffers.call_in();
-                    buffers.take(bytes)
-                }
-            })
-    }
-
-    fn give_back(&self, bytes: u64) {
-        let fits = |kept: u64| kept.checked_add(bytes).filter(|kept| *kept <= KEPT);
-        if self.kept.fetch_update(Relaxed, Relaxed, fits).is_err()
-            && let Some(buffers) = self.buffers.upgrade()
-        {
-            buffers.taken.fetch_sub(bytes, Relaxed);
-        }
-    }
-}
-
-impl Reservation {
-    /// Takes more of the budget, if there is so much.
-    fn grow(&mut self, bytes: u64) -> bool {
-        let taken = self.shard.take(bytes);
-        if taken {
-            self.bytes += bytes;
-        }
-        taken
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.shard.give_back(self.bytes);
-    }
+/// Why content is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unheld {
+    /// It is larger than `limits.replay_body`.
+    Size,
+    /// Requests before it hold too much of the budget.
+    Memory,
 }
 
 /// Reads a request's content, as far as it may be held.
@@ -148,39 +52,95 @@ pub(crate) async fn read(
     if announced.is_some_and(|bytes| exceeds(bytes, limits.max_body)) {
         return Err(too_large(limits));
     }
+    let streaming = |prefix, rest, len, why| {
+        let room = if limits.max_body == 0 { u64::MAX } else { limits.max_body.saturating_sub(len) };
+        (Content::Streaming { prefix, rest, room, why }, None)
+    };
     if announced.is_some_and(|bytes| exceeds(bytes, limits.replay_body)) {
-        let content = Content::Streaming { prefix: Vec::new(), rest: incoming, room: room(limits, 0) };
-        return Ok((content, None));
+        return Ok(streaming(Vec::new(), incoming, 0, Unheld::Size));
     }
-    let mut reservation = buffers.reserve();
-    let mut whole = BytesMut::new();
+    let mut held = Holding { whole: Vec::new(), announced, reservation: buffers.reserve() };
     while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle)).await? {
-        let len = (whole.len() + chunk.len()) as u64;
-        // As it comes, not as it is announced: a client that sends nothing holds nothing.
-        let fits = reservation.grow(chunk.len() as u64);
+        let len = (held.whole.len() + chunk.len()) as u64;
         if exceeds(len, limits.max_body) {
             return Err(too_large(limits));
         }
+        if exceeds(len, limits.replay_body) {
+            return Ok(streaming(held.let_go(chunk), incoming, len, Unheld::Size));
+        }
+        if !held.make_room(len, limits.replay_body) {
+            return Ok(streaming(held.let_go(chunk), incoming, len, Unheld::Memory));
+        }
         let ended = incoming.is_end_stream();
-        if exceeds(len, limits.replay_body) || !fits {
-            let prefix = [whole.freeze(), chunk].into_iter().filter(|part| !part.is_empty()).collect();
-            let content = Content::Streaming { prefix, rest: incoming, room: room(limits, len) };
-            return Ok((content, Some(reservation)));
+        if held.whole.is_empty() && ended {
+            return Ok((Content::Whole(chunk), Some(held.reservation)));
         }
-        if whole.is_empty() && ended {
-            return Ok((Content::Whole(chunk), Some(reservation)));
-        }
-        // Put together as it comes, while it is still in the processor's caches.
-        if whole.capacity() - whole.len() < chunk.len() {
-            let rest = announced.unwrap_or(0).saturating_sub(whole.len() as u64);
-            whole.reserve(chunk.len().max(rest.min(len * AHEAD) as usize));
-        }
-        whole.extend_from_slice(&chunk);
+        held.add(&chunk);
         if ended {
             break;
         }
     }
-    Ok((Content::Whole(whole.freeze()), Some(reservation)))
+    Ok((Content::Whole(held.whole.into()), Some(held.reservation)))
+}
+
+/// A request's content on its way to being whole.
+struct Holding {
+    /// Put together as it comes, while it is still in the processor's caches.
+    whole: Vec<u8>,
+    announced: Option<u64>,
+    /// All that there is room for, come or not.
+    reservation: Reservation,
+}
+
+impl Holding {
+    /// Takes room for `len` bytes in all, and for what will come behind them: a few requests get all they need while
+    /// others learn early that they have to stream, rather than all of them half way. False if the budget has no such
+    /// room.
+    fn make_room(&mut self, len: u64, at_most: u64) -> bool {
+        let had = self.reservation.bytes;
+        if len <= had {
+            return true;
+        }
+        let room = match self.announced {
+            Some(announced) if len.saturating_mul(AHEAD) >= announced => announced,
+            // Not yet: who announces much and sends nothing holds nothing.
+            Some(announced) if !self.reservation.could_grow(announced - had) => return false,
+            Some(announced) => (2 * had).min(announced / AHEAD),
+            None if at_most == 0 => 2 * had,
+            None => (2 * had).min(at_most),
+        };
+        self.reservation.grow(room.max(len) - had)
+    }
+
+    /// Adds a chunk that there is room for.
+    fn add(&mut self, chunk: &[u8]) {
+        if self.whole.capacity() - self.whole.len() < chunk.len() {
+            let room = usize::try_from(self.reservation.bytes).unwrap_or(usize::MAX);
+            self.whole.reserve_exact(room.saturating_sub(self.whole.len()).max(chunk.len()));
+        }
+        self.whole.extend_from_slice(chunk);
+    }
+
+    /// What has come, to be sent without being held: its share of the budget is given back when it was written.
+    fn let_go(self, chunk: Bytes) -> Vec<Bytes> {
+        if self.whole.is_empty() {
+            return vec![chunk];
+        }
+        let came = Came { content: self.whole, _share: self.reservation };
+        vec![Bytes::from_owner(came), chunk]
+    }
+}
+
+/// What has come of content that is not held, and its share of the budget.
+struct Came {
+    content: Vec<u8>,
+    _share: Reservation,
+}
+
+impl AsRef<[u8]> for Came {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
 }
 
 async fn next_chunk(incoming: &mut Incoming, until: Instant) -> Result<Option<Bytes>, Error> {
@@ -250,11 +210,6 @@ fn exceeds(bytes: u64, limit: u64) -> bool {
     limit > 0 && bytes > limit
 }
 
-/// What may come behind so many bytes.
-fn room(limits: &Limits, len: u64) -> u64 {
-    if limits.max_body == 0 { u64::MAX } else { limits.max_body.saturating_sub(len) }
-}
-
 fn too_large(limits: &Limits) -> Error {
     Error::new(
         Kind::ContentTooLarge,
@@ -266,58 +221,89 @@ fn too_large(limits: &Limits) -> Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_budget_is_never_exceeded_and_given_back() {
-        let buffers = Buffers::new(10, 1);
-        let (mut one, mut two) = (buffers.reserve(), buffers.reserve());
-        assert!(one.grow(6) && !two.grow(5) && two.grow(4));
-        assert_eq!(buffers.used(), 10);
-        drop(one);
-        assert!(two.grow(6) && !two.grow(1));
-        drop(two);
-        assert_eq!(buffers.used(), 0);
+    const MB: u64 = 1_000_000;
+
+    fn holding(buffers: &Arc<Buffers>, announced: Option<u64>) -> Holding {
+        Holding { whole: Vec::new(), announced, reservation: buffers.reserve() }
+    }
+
+    /// Takes a chunk in; `None` when there is no room for it.
+    fn come(mut held: Holding, chunk: usize) -> Option<Holding> {
+        held.make_room((held.whole.len() + chunk) as u64, 32 * MB).then(|| {
+            held.add(&vec![b'x'; chunk]);
+            held
+        })
     }
 
     #[test]
-    fn what_other_threads_keep_is_not_lost() {
-        let buffers = Buffers::new(10, 8);
-        for bytes in 1..=10 {
-            // A thread of its own, and so mostly another shard than the last.
-            std::thread::scope(|scope| {
-                scope.spawn(|| assert!(buffers.reserve().grow(bytes))).join().unwrap();
-            });
+    fn room_is_taken_for_what_is_announced_once_a_part_of_it_is_here() {
+        let buffers = Buffers::new(64 * MB, 1);
+        let mut held = holding(&buffers, Some(640 * 1000));
+        for (chunk, used) in
+            [(1, 1), (8_000, 8_001), (1, 10_000), (1_998, 10_000), (1, 640_000), (629_999, 640_000)]
+        {
+            held = come(held, chunk).unwrap();
+            assert_eq!(buffers.used(), used);
+            assert_eq!(held.whole.capacity() as u64, used);
+        }
+        drop(held);
+        assert_eq!(buffers.used(), 0);
+        // What is not announced gets room as it comes, and never more than may be held.
+        let mut held = holding(&buffers, None);
+        for (chunk, used) in
+            [(5, 5), (1, 10), (10_000_000, 10_000_006), (10_000_000, 20_000_012), (9_000_000, 32 * MB)]
+        {
+            held = come(held, chunk).unwrap();
+            assert_eq!(buffers.used(), used);
+        }
+    }
+
+    /// However slowly the others' content is let go.
+    #[test]
+    fn of_many_large_requests_at_once_some_are_held_and_the_others_know_early() {
+        let chunk = vec![b'x'; 65_536];
+        for (keep, least) in [(true, 2), (false, 3)] {
+            let buffers = Buffers::new(64 << 20, 1);
+            let mut coming: Vec<Holding> = (0..50).map(|_| holding(&buffers, Some(20 * MB))).collect();
+            let (mut whole, mut streaming) = (Vec::new(), Vec::new());
+            while !coming.is_empty() {
+                for mut held in std::mem::take(&mut coming) {
+                    let len = held.whole.len();
+                    assert!(buffers.used() <= 64 << 20);
+                    if !held.make_room(len as u64 + 65_536, 32 * MB) {
+                        assert!(len <= 400_000, "{len} bytes had come");
+                        let prefix = held.let_go(Bytes::from_static(b"x"));
+                        if keep {
+                            streaming.push(prefix);
+                        }
+                        continue;
+                    }
+                    held.add(&chunk);
+                    if (held.whole.len() as u64) < 20 * MB - 65_536 {
+                        coming.push(held);
+                    } else {
+                        whole.push(held);
+                    }
+                }
+            }
+            assert!(whole.len() >= least, "{} are held", whole.len());
+            drop((whole, streaming));
             assert_eq!(buffers.used(), 0);
         }
-        let mut all = buffers.reserve();
-        assert!(all.grow(10) && !all.grow(1));
-        assert_eq!(buffers.used(), 10);
     }
 
     #[test]
-    fn threads_never_hold_more_than_the_budget() {
-        // Less than all of them want at once, and more than shards keep.
-        const LIMIT: u64 = 3 * KEPT;
-        let (buffers, held) = (Buffers::new(LIMIT, 3), AtomicU64::new(0));
-        std::thread::scope(|scope| {
-            for seed in 0..4 {
-                let (buffers, held) = (&buffers, &held);
-                scope.spawn(move || {
-                    let mut random = fastrand::Rng::with_seed(seed);
-                    for _ in 0..5000 {
-                        let mut reservation = buffers.reserve();
-                        for _ in 0..random.u64(..4) {
-                            let bytes = random.u64(..KEPT / 2) << random.u64(..2);
-                            if reservation.grow(bytes) {
-                                assert!(held.fetch_add(bytes, Relaxed) + bytes <= LIMIT);
-                            }
-                        }
-                        held.fetch_sub(reservation.bytes, Relaxed);
-                    }
-                });
-            }
-        });
+    fn what_is_let_go_gives_its_share_back_when_it_was_written() {
+        let buffers = Buffers::new(MB, 1);
+        let held = come(holding(&buffers, Some(1000)), 400).unwrap();
+        assert_eq!(buffers.used(), 1000);
+        let mut prefix = held.let_go(Bytes::from_static(b"y"));
+        assert_eq!(prefix.concat().len(), 401);
+        let mut first = prefix.remove(0);
+        drop(first.split_to(399));
+        assert_eq!(buffers.used(), 1000, "its memory is not free before all of it is");
+        drop(first);
         assert_eq!(buffers.used(), 0);
-        assert!(buffers.reserve().grow(LIMIT));
     }
 
     #[test]

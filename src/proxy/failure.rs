@@ -25,6 +25,9 @@ pub(super) fn error_answer(error: &Error, dialect: Dialect, request_id: &HeaderV
     if let Ok(value) = HeaderValue::try_from(status) {
         head.headers.insert(PROXY_STATUS, value);
     }
+    if error.kind.passes() {
+        head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     let content = dialect.render(error, request_id.to_str().unwrap_or("-"));
     Answer { head, content: Held::Whole(content), framed: true, write: None }
 }

@@ -175,7 +175,8 @@ impl Seen {
                 let count = number(value).map_or(0, |count| count.clamp(0.0, 100.0) as u32);
                 self.asks.client_retries = self.asks.client_retries.max(count);
             }
-            "x-stainless-read-timeout" => {
+            // Of Python, and of Node.
+            "x-stainless-read-timeout" | "x-stainless-timeout" => {
                 let told = number(value).filter(|s| *s > 0.0);
                 let told = told.and_then(|s| Duration::try_from_secs_f64(s).ok());
                 self.asks.client_timeout = self.asks.client_timeout.into_iter().chain(told).min();

@@ -8,6 +8,8 @@
 //! [`Proxy::handle`] never fails: `respond` uses `?`, and a failure becomes a response in one place.
 
 mod answer;
+mod attempt;
+mod buffers;
 mod cache;
 mod compare;
 mod content;
@@ -17,6 +19,7 @@ mod failure;
 mod fenced;
 mod fetch;
 mod fetched;
+mod first_event;
 mod forward;
 mod headers;
 mod invalidate;
@@ -49,24 +52,28 @@ use crate::cache::shared::Shared;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
-use crate::plan::{Action, Plan, Rule};
+use crate::plan::{Action, Operation, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
 use crate::window;
 use answer::Forwarded;
+use buffers::Buffers;
 use cache::Cache;
-use content::{Buffers, Content, Held};
+use content::{Content, Held};
 use embeddings::Embed;
 use failure::{catch_panic, error_answer};
 use headers::Seen;
 use outbound::{Outbound, Terms};
 use pass::pass;
-use route::{Route, Table};
+use route::{Guards, Route, Table};
 use search::Search;
 use storing::NotStored;
 use trim::{Trimmed, trim};
 use write::{Begun, write};
 
+/// Content of a search's answer that is read before the client gets any of it, in bytes: what breaks off meanwhile is
+/// attempted again. What may be stored is read as far as it may be stored.
+const SEARCH_ANSWER: usize = 1024 * 1024;
 /// How many messages were left out.
 const PILLION_TRIMMED: HeaderName = HeaderName::from_static("pillion-trimmed");
 /// Tells the official SDKs whether to retry.
@@ -103,13 +110,15 @@ pub struct Proxy {
     told: AtomicU64,
 }
 
-/// Memory budgets in bytes.
+/// What all requests together may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Budgets {
-    /// Stored responses.
+    /// Stored responses, in bytes.
     pub cache: u64,
-    /// Request content held for replay.
+    /// Request content held for replay, in bytes.
     pub buffers: u64,
+    /// Calls of one upstream at a time; 0 is no limit.
+    pub max_in_flight: u32,
 }
 
 impl Proxy {
@@ -123,10 +132,13 @@ impl Proxy {
         shared: Option<Arc<Shared>>,
     ) -> Result<Self, getrandom::Error> {
         let keyring = Keyring::random()?;
+        let mut guards = Guards::new(budgets.max_in_flight)?;
         let routes: Vec<Arc<Route>> = plans
             .into_iter()
             .enumerate()
-            .map(|(index, plan)| Arc::new(Route::new(plan, tls, Arc::clone(&metrics), index, &keyring)))
+            .map(|(index, plan)| {
+                Arc::new(Route::new(plan, tls, Arc::clone(&metrics), index, &keyring, &mut guards))
+            })
             .collect();
         let tables = listeners
             .iter()
@@ -171,6 +183,7 @@ impl Proxy {
             cache_entries: self.cache.store.entries() as u64,
             cache_bytes: self.cache.store.bytes(),
             buffers_bytes: self.buffers.used(),
+            upstreams: self.routes.iter().map(|route| route.figures()).collect(),
             redis: self.cache.shared.as_ref().map(|shared| shared::figures(shared)).unwrap_or_default(),
         }
     }
@@ -255,7 +268,8 @@ impl Proxy {
         }
         let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
         let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
-        let terms = Terms { rule: found, class, deadline, total, no_retry, client_retries, hold: 0 };
+        let hold = if rule.operation == Operation::Search { SEARCH_ANSWER } else { 0 };
+        let terms = Terms { rule: found, class, deadline, total, no_retry, client_retries, hold };
         let mut outbound = self.outbound(route, head, &seen, rule, content);
 
         let search = Search::of(&at, &self.cache, &seen, &outbound, terms, exchange);
@@ -312,6 +326,7 @@ impl Proxy {
             uri: Uri::default(),
             headers,
             content: Some(content),
+            unheld: None,
             reservation: None,
             asked: None,
         }

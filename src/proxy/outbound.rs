@@ -8,10 +8,11 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::Instant;
 
-use super::content::{Content, Reservation};
+use super::buffers::Reservation;
+use super::content::{Content, Unheld};
 use crate::body::Outgoing;
 use crate::plan::RuleRef;
-use crate::retry::Class;
+use crate::retry::{Class, GiveUp};
 
 /// A request as it is forwarded, as often as it is attempted.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Outbound {
     pub(super) headers: HeaderMap,
     /// `None` once streaming content was sent.
     pub(super) content: Option<Content>,
+    /// Why it streamed, once it did.
+    pub(super) unheld: Option<Unheld>,
     /// The content's share of `memory.buffers`.
     pub(super) reservation: Option<Reservation>,
     /// Closed when nobody waits for the answer any more, for requests that are seen to their end all the same.
@@ -49,7 +52,10 @@ impl Outbound {
         let body = if let Some(whole) = self.whole() {
             Outgoing::full(whole.clone())
         } else {
-            let Some(Content::Streaming { prefix, rest, room }) = self.content.take() else { return None };
+            let Some(Content::Streaming { prefix, rest, room, why }) = self.content.take() else {
+                return None;
+            };
+            self.unheld = Some(why);
             Outgoing::streaming(prefix, rest, room)
         };
         let mut request = Request::new(body);
@@ -59,9 +65,23 @@ impl Outbound {
         Some(request)
     }
 
+    /// Why it is not sent once more, whatever its failure would allow.
+    pub(super) fn once_only(&mut self, terms: &Terms) -> Option<GiveUp> {
+        if terms.no_retry {
+            Some(GiveUp::Disabled)
+        } else if let Some(why) = self.unheld {
+            Some(match why {
+                Unheld::Size => GiveUp::Size,
+                Unheld::Memory => GiveUp::Memory,
+            })
+        } else {
+            self.is_abandoned().then_some(GiveUp::Abandoned)
+        }
+    }
+
     /// Whether the client has left. What was sent is seen to its end, but it is not sent once more: a newer write may
     /// have passed it meanwhile.
-    pub(super) fn is_abandoned(&mut self) -> bool {
+    fn is_abandoned(&mut self) -> bool {
         self.asked.as_mut().is_some_and(|asked| matches!(asked.try_recv(), Err(TryRecvError::Closed)))
     }
 

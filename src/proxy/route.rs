@@ -1,16 +1,20 @@
 //! A route at work, and how a request finds it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Uri;
 use http::uri::PathAndQuery;
+use tokio::time::Instant;
 
 use super::outbound::Outbound;
 use crate::cache::key::{Identity, Keyring, Names};
 use crate::error::{Error, Kind};
-use crate::metrics::{Metrics, Series};
+use crate::metrics::{Metrics, Series, UpstreamFigures};
 use crate::plan::{self, Action, Operation, Plan, Rule, RuleRef, normalise};
+use crate::retry::Guard;
+use crate::retry::breaker::{Change, Health};
 use crate::upstream::{Limit, Resolver, Tls, Upstream};
 
 /// A route at work: its plan, its upstream's connections, its numbers.
@@ -18,6 +22,8 @@ use crate::upstream::{Limit, Resolver, Tls, Upstream};
 pub(crate) struct Route {
     pub(crate) plan: Plan,
     pub(crate) upstream: Upstream,
+    /// Shared with the other routes to it.
+    pub(crate) guard: Arc<Guard>,
     /// The upstream's name in fences: all routes to one store share its fences.
     pub(crate) store: String,
     /// The upstream's name in keys.
@@ -30,17 +36,47 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    pub(crate) fn new(plan: Plan, tls: &Tls, metrics: Arc<Metrics>, index: usize, keyring: &Keyring) -> Self {
-        let upstream = Upstream::new(plan.upstream.clone(), tls.clone(), Limit::new(0), Resolver::system());
+    pub(crate) fn new(
+        plan: Plan,
+        tls: &Tls,
+        metrics: Arc<Metrics>,
+        index: usize,
+        keyring: &Keyring,
+        guards: &mut Guards,
+    ) -> Self {
         let target = &plan.upstream;
         let store = format!("{}:{}", target.host().to_ascii_lowercase(), target.port());
+        let guard = guards.of(&store, &plan, metrics.shards());
+        let limit = guards.limit(&store);
+        let upstream = Upstream::new(target.clone(), tls.clone(), limit, Resolver::system());
         // Whatever else is part of the forwarded URL.
         let identity = format!("{}://{store}{}", target.scheme, target.base_path);
         let names = plan.rules.iter().map(|rule| match &rule.action {
             Action::Cache(policy) | Action::Embeddings(policy) => Some(keyring.names(&identity, policy)),
             Action::Invalidate(_) | Action::Pass => None,
         });
-        Self { upstream, store, names: names.collect(), identity, metrics, index, plan }
+        Self { upstream, guard, store, names: names.collect(), identity, metrics, index, plan }
+    }
+
+    /// An attempt has ended, and tells of the upstream's health.
+    pub(crate) fn note(&self, first: bool, health: Health, begun: Instant, now: Instant) {
+        let authority = &self.plan.upstream.authority;
+        match self.guard.note(first, health, begun, now) {
+            Some(Change::Opened) => tracing::warn!(
+                route = self.plan.name,
+                "{authority} fails again and again: its requests are answered with 503 until it is back"
+            ),
+            Some(Change::Closed) => tracing::info!(route = self.plan.name, "{authority} is back"),
+            None => {}
+        }
+    }
+
+    /// What is done about its upstream.
+    pub(crate) fn figures(&self) -> UpstreamFigures {
+        let (breaker_open, breaker_opened) = self.guard.breaker();
+        let budget_remaining = self.guard.budget(Instant::now()).remaining();
+        let in_flight = self.upstream.in_flight() as u64;
+        UpstreamFigures { budget_remaining, breaker_open, breaker_opened, in_flight }
     }
 
     pub(crate) fn rule(&self, rule: RuleRef) -> &Rule {
@@ -58,6 +94,38 @@ impl Route {
     /// The numbers of one of its operations, to count in from this thread.
     pub(crate) fn series(&self, operation: Operation) -> &Arc<Series> {
         self.metrics.series(self.index, operation as usize)
+    }
+}
+
+/// What routes to one upstream share: its limit, and its guard if they say the same of it.
+#[derive(Debug)]
+pub(crate) struct Guards {
+    known: Vec<(String, Arc<Guard>)>,
+    limits: BTreeMap<String, Arc<Limit>>,
+    max_in_flight: u32,
+    /// From the operating system.
+    random: fastrand::Rng,
+}
+
+impl Guards {
+    pub(crate) fn new(max_in_flight: u32) -> Result<Self, getrandom::Error> {
+        let random = fastrand::Rng::with_seed(getrandom::u64()?);
+        Ok(Self { known: Vec::new(), limits: BTreeMap::new(), max_in_flight, random })
+    }
+
+    fn limit(&mut self, store: &str) -> Arc<Limit> {
+        let new = || Limit::new(self.max_in_flight as usize);
+        Arc::clone(self.limits.entry(store.to_owned()).or_insert_with(new))
+    }
+
+    fn of(&mut self, store: &str, plan: &Plan, shards: usize) -> Arc<Guard> {
+        let known = self.known.iter().find(|(known, guard)| known == store && *guard.policy() == plan.guard);
+        if let Some((_, guard)) = known {
+            return Arc::clone(guard);
+        }
+        let guard = Arc::new(Guard::new(plan.guard, shards, self.random.u64(..)));
+        self.known.push((store.to_owned(), Arc::clone(&guard)));
+        guard
     }
 }
 

@@ -1,14 +1,22 @@
 //! Whether a failed attempt is made again, and when.
 //!
-//! [`Policy::decide`] is pure: the time left and the randomness come in as values. It never allows a second attempt
-//! once a byte of a response was forwarded: by then nobody asks it.
+//! [`Policy::decide`] is pure: the time left, what others have used of the budget and the randomness come in as values.
+//! It never allows a second attempt once a byte of a response was forwarded: by then nobody asks it. What keeps many
+//! requests from retrying at once is the [`Guard`], which they share.
 
+pub mod breaker;
+mod first_event;
+mod guard;
 mod push_back;
+mod recent;
 
-pub use push_back::retry_after;
+pub use first_event::{FirstEvent, first_event};
+pub use guard::{Budget, Guard, Policy as GuardPolicy};
+pub use push_back::push_back;
 
 use std::time::Duration;
 
+use breaker::Health;
 use http::StatusCode;
 
 use crate::error::Kind;
@@ -48,16 +56,58 @@ pub struct Policy {
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No byte of the request reached the upstream: not resolved, not connected, no TLS, refused stream.
+    /// No byte of the request reached the upstream: not resolved, not connected, no TLS.
     NeverSent(Kind),
-    /// The connection ended after the request was sent and before its answer was complete.
+    /// The upstream has said that it did not look at the request (RFC 9113 section 8.7).
+    Refused,
+    /// A connection that had been used before ended without a byte of an answer: most likely it was being closed when
+    /// the request was sent (RFC 9112 section 9.3.1).
+    Reused,
+    /// The connection ended after the request was sent and before its answer was complete, or what came was not HTTP.
     Reset,
     /// No response head within `first_byte`.
     FirstByteTimeout,
+    /// No further chunk within `idle` of an answer that is held until it is complete.
+    IdleTimeout,
+    /// The deadline of the whole request is over.
+    Deadline,
     /// The answer has this status.
     Status(StatusCode),
-    /// The answer has this status and says that paying would help: no attempt will.
+    /// The answer has this status or event and says that paying would help: no attempt will.
     Billing,
+    /// The first event of a stream is an error that another attempt may not meet.
+    StreamError,
+}
+
+impl Failure {
+    /// Whether the upstream has failed, rather than refused what nobody would grant.
+    pub fn is_upstreams(self) -> bool {
+        match self {
+            Failure::Status(status) => retryable_status(status),
+            _ => true,
+        }
+    }
+
+    /// Whether the next attempt is as if the failed one had not been: at once, and not counted. A connection was ending
+    /// when the request came to it, and the next is on another. gRPC calls it transparent, and allows it once as well
+    /// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>): an upstream that refuses always would be
+    /// asked twice as often otherwise.
+    pub fn is_free(self, another_was: bool) -> bool {
+        matches!(self, Failure::Refused | Failure::Reused) && !another_was
+    }
+
+    /// What it tells of the upstream's health. 429 is an answer, and 408 and 409 are of one request.
+    pub fn health(self) -> Health {
+        match self {
+            Failure::Refused | Failure::Reused | Failure::Deadline => Health::Unknown,
+            Failure::NeverSent(_) => Health::Unreachable,
+            Failure::Reset | Failure::FirstByteTimeout | Failure::IdleTimeout | Failure::StreamError => {
+                Health::Failed
+            }
+            Failure::Status(status) if status.is_server_error() && retryable_status(status) => Health::Failed,
+            Failure::Status(_) | Failure::Billing => Health::Up,
+        }
+    }
 }
 
 /// What is known when an attempt has failed.
@@ -65,16 +115,23 @@ pub enum Failure {
 pub struct Situation {
     /// What the request may bear; a chat that leaves state is told by its content, not by its rule.
     pub class: Class,
-    /// Attempts made, the failed one included.
+    /// Attempts made that count, the failed one included.
     pub attempt: u32,
+    /// The failed one does not count: what it met was over before the request came.
+    pub free: bool,
     /// How the last one failed.
     pub failure: Failure,
     /// The upstream's own word (`x-should-retry`), where it gave one.
     pub upstream_says: Option<bool>,
-    /// The upstream's `Retry-After` or `retry-after-ms`: a floor under the back-off.
-    pub push_back: Option<Duration>,
+    /// When the upstream wishes to be asked again, and its breaker would let it be: a floor under the back-off.
+    pub push_back: Duration,
+    /// What all requests to the upstream have used of their budget.
+    pub budget: Budget,
     /// Time until the deadline.
     pub remaining: Duration,
+    /// The quickest answer to an attempt of this request; nothing when there was none. One that has less time left cannot
+    /// end in time.
+    pub quickest: Duration,
     /// Back-off waited so far.
     pub waited: Duration,
     /// How often the client's own SDK has tried this request before (`x-stainless-retry-count`).
@@ -102,19 +159,24 @@ pub enum Decision {
 pub enum Reason {
     /// The request had not been sent.
     NeverSent,
+    /// A kept connection had ended.
+    Reused,
     /// The connection was lost before the answer was complete.
     Reset,
-    /// No response head in time.
+    /// No response head in time, or not the next piece of content.
     Timeout,
     /// 429.
     TooManyRequests,
-    /// 408, 409, 500, 502, 503, 504, 529.
+    /// 408, 409, 500, 502, 503, 504, 529, and whatever the upstream asks to be tried again.
     Status,
+    /// A stream began with an error.
+    StreamError,
 }
 
 impl Reason {
     /// The labels, in the order of the variants.
-    pub const WORDS: [&'static str; 5] = ["never_sent", "reset", "timeout", "too_many_requests", "status"];
+    pub const WORDS: [&'static str; 7] =
+        ["never_sent", "reused", "reset", "timeout", "too_many_requests", "status", "stream_error"];
 }
 
 /// Why no further attempt is made: a metric label.
@@ -138,11 +200,19 @@ pub enum GiveUp {
     UpstreamSaysNo,
     /// Nobody waits for the answer any more.
     Abandoned,
+    /// All requests to the upstream together have retried enough.
+    Budget,
+    /// The breaker of the upstream is open.
+    Breaker,
+    /// The content is larger than `limits.replay_body`, so that it could be sent once only.
+    Size,
+    /// There was no room left in `memory.buffers` to hold the content.
+    Memory,
 }
 
 impl GiveUp {
     /// The labels, in the order of the variants.
-    pub const WORDS: [&'static str; 9] = [
+    pub const WORDS: [&'static str; 13] = [
         "not_retryable",
         "disabled",
         "spent",
@@ -152,11 +222,15 @@ impl GiveUp {
         "billing",
         "upstream_says_no",
         "abandoned",
+        "budget",
+        "breaker",
+        "size",
+        "memory",
     ];
 
     /// Whether the client's SDK is told to stop too: retrying was ours, and it is over.
     pub const fn stops_sdk(self) -> bool {
-        matches!(self, GiveUp::Spent | GiveUp::Deadline | GiveUp::Billing)
+        matches!(self, GiveUp::Spent | GiveUp::Deadline | GiveUp::Billing | GiveUp::Budget | GiveUp::Breaker)
     }
 }
 
@@ -167,14 +241,22 @@ pub fn retryable_status(status: StatusCode) -> bool {
 }
 
 impl Policy {
+    /// Attempts that are ours. The SDK counts its tries for us: without this, 3 of its and 4 of ours are 12.
+    fn attempts(&self, client_retries: u32) -> u32 {
+        self.attempts.saturating_sub(client_retries).max(1)
+    }
+
+    /// Whether an answer that looks well is waited for until it has begun, because it may turn out an error. Of a request
+    /// that may be attempted again every attempt is, the last one too: it would count as a success otherwise.
+    pub fn awaits_first_event(&self, class: Class, client_retries: u32) -> bool {
+        self.enabled && self.attempts(client_retries) > 1 && class_allows(class, Failure::StreamError)
+    }
+
     /// Whether the failed attempt is made again.
     pub fn decide(&self, s: &Situation) -> Decision {
-        let Some(reason) = reason(s) else {
-            return Decision::GiveUp(if s.failure == Failure::Billing {
-                GiveUp::Billing
-            } else {
-                GiveUp::NotRetryable
-            });
+        let reason = match reason(s) {
+            Ok(reason) => reason,
+            Err(why) => return Decision::GiveUp(why),
         };
         if !self.enabled {
             return Decision::GiveUp(GiveUp::Disabled);
@@ -185,17 +267,21 @@ impl Policy {
         if !class_allows(s.class, s.failure) {
             return Decision::GiveUp(GiveUp::Class);
         }
-        // The SDK counts its tries for us: without this, 3 of its and 4 of ours are 12.
-        let attempts = self.attempts.saturating_sub(s.client_retries).max(1);
-        if s.attempt >= attempts {
+        if s.free {
+            return Decision::Retry { after: Duration::ZERO, reason };
+        }
+        if s.attempt >= self.attempts(s.client_retries) {
             return Decision::GiveUp(GiveUp::Spent);
         }
-        let after = self.back_off(s.attempt, s.random).max(s.push_back.unwrap_or_default());
-        if after >= s.remaining {
+        let after = self.back_off(s.attempt, s.random).max(s.push_back);
+        if after + s.quickest >= s.remaining {
             return Decision::GiveUp(GiveUp::Deadline);
         }
         if s.waited + after > self.max_wait {
             return Decision::GiveUp(GiveUp::MaxWait);
+        }
+        if !s.budget.allows() {
+            return Decision::GiveUp(GiveUp::Budget);
         }
         Decision::Retry { after, reason }
     }
@@ -209,20 +295,29 @@ impl Policy {
     }
 }
 
-fn reason(s: &Situation) -> Option<Reason> {
+/// Why an attempt might be made again, or why none would help whatever the request.
+fn reason(s: &Situation) -> Result<Reason, GiveUp> {
     match s.failure {
-        Failure::NeverSent(_) => Some(Reason::NeverSent),
-        Failure::Reset => Some(Reason::Reset),
-        Failure::FirstByteTimeout => Some(Reason::Timeout),
-        Failure::Status(StatusCode::TOO_MANY_REQUESTS) => Some(Reason::TooManyRequests),
-        Failure::Status(status) if retryable_status(status) => Some(Reason::Status),
-        Failure::Billing | Failure::Status(_) => None,
+        // A certificate does not become valid by waiting.
+        Failure::NeverSent(Kind::TlsCertificate) => Err(GiveUp::NotRetryable),
+        Failure::NeverSent(_) | Failure::Refused => Ok(Reason::NeverSent),
+        Failure::Reused => Ok(Reason::Reused),
+        Failure::Reset => Ok(Reason::Reset),
+        Failure::FirstByteTimeout | Failure::IdleTimeout => Ok(Reason::Timeout),
+        Failure::Deadline => Err(GiveUp::Deadline),
+        Failure::Status(StatusCode::TOO_MANY_REQUESTS) => Ok(Reason::TooManyRequests),
+        Failure::Status(status) if retryable_status(status) || s.upstream_says == Some(true) => {
+            Ok(Reason::Status)
+        }
+        Failure::Status(_) => Err(GiveUp::NotRetryable),
+        Failure::Billing => Err(GiveUp::Billing),
+        Failure::StreamError => Ok(Reason::StreamError),
     }
 }
 
 fn class_allows(class: Class, failure: Failure) -> bool {
     match (class, failure) {
-        (_, Failure::NeverSent(_)) | (Class::Idempotent, _) => true,
+        (_, Failure::NeverSent(_) | Failure::Refused) | (Class::Idempotent, _) => true,
         (Class::Chat, failure) => failure != Failure::FirstByteTimeout,
         (Class::ChatStateful, Failure::Status(status)) => {
             status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE

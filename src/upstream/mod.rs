@@ -85,8 +85,10 @@ pub enum Phase {
     Shed,
     /// The upstream cannot have seen it.
     NeverSent,
+    /// The upstream has said that it did not look at it: an HTTP/2 stream refused, or behind the last of a connection.
+    Refused,
     /// A connection that had been used before ended without a byte of an answer: the upstream had most likely closed it
-    /// before the request came.
+    /// before the request came. Of HTTP/2, one that carried others as well.
     Reused,
     /// It may have.
     Sent,
@@ -122,6 +124,11 @@ impl Upstream {
         &self.host
     }
 
+    /// Exchanges under way with it, whatever route they came by.
+    pub fn in_flight(&self) -> usize {
+        self.limit.in_flight()
+    }
+
     /// One attempt, begun `now`: takes and sends the request, and waits for the response head. The request's URI is in
     /// origin form. By reference, because every future that owned it on its way would copy it. `anew`: on a new
     /// connection.
@@ -147,7 +154,7 @@ impl Upstream {
             let (mut lease, begun) = match pooled {
                 Some(lease) => (lease, now),
                 // Boxed: it is rare, and would make the future of every request several kilobytes larger.
-                None => (Box::pin(self.connect(timeouts, deadline, anew)).await?, Instant::now()),
+                None => (Box::pin(self.connect(timeouts, deadline)).await?, Instant::now()),
             };
             let Some(sending) = request.take() else { break };
             // An upload that streams may take longer than any answer to it; the deadline bounds both.
@@ -185,9 +192,9 @@ impl Upstream {
         Failed { error: Error::new(Kind::Internal, detail), phase: Phase::Sent }
     }
 
-    async fn connect(&self, timeouts: &Timeouts, deadline: Instant, anew: bool) -> Result<Lease, Failed> {
+    async fn connect(&self, timeouts: &Timeouts, deadline: Instant) -> Result<Lease, Failed> {
         let limit = Instant::now() + timeouts.connect;
-        let may_share = !anew && self.target.scheme == Scheme::HTTPS;
+        let may_share = self.target.scheme == Scheme::HTTPS;
         let making = self.pool.make(may_share, || Connection::open(&self.target, &self.tls, &self.names));
         match timeout_at(limit.min(deadline), making).await {
             Ok(Ok(lease)) => Ok(lease),
@@ -207,10 +214,12 @@ impl Upstream {
         if let Some(own) = cause::<Error>(error).filter(|own| own.kind == Kind::ContentTooLarge) {
             return Failed { error: own.clone(), phase: Phase::Sent };
         }
-        let refused = unsent || refused_stream(error);
-        let phase = match refused {
+        let phase = match unsent {
+            true if lease.reused => Phase::Refused,
             true => Phase::NeverSent,
-            false if lease.is_unheard() && !error.is_user() => Phase::Reused,
+            false if refused_stream(error) => Phase::Refused,
+            false if error.is_user() => Phase::Sent,
+            false if lease.is_unheard() || lease.is_shared() && is_connections_end(error) => Phase::Reused,
             false => Phase::Sent,
         };
         if phase != Phase::Sent && !is_reset(error) {
@@ -239,6 +248,14 @@ fn refused_stream(error: &hyper::Error) -> bool {
     cause::<h2::Error>(error).is_some_and(|h2| {
         let graceful = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
         h2.is_remote() && (graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// Whether a connection of HTTP/2 has ended without a word against anybody. A server that says GOAWAY and closes may be
+/// heard only as the latter, and takes all streams with it.
+fn is_connections_end(error: &hyper::Error) -> bool {
+    cause::<h2::Error>(error).map_or(!error.is_parse(), |h2| {
+        h2.is_io() || h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR)
     })
 }
 

@@ -174,6 +174,11 @@ impl Lease {
         self.reused && !self.connection.is_shared() && self.connection.wire.reads() == self.reads
     }
 
+    /// Whether others used it before, or use it now.
+    pub(super) fn is_shared(&self) -> bool {
+        self.reused && self.connection.is_shared()
+    }
+
     /// The upstream had ended it by the time it was lent, or was about to.
     pub(super) fn had_ended(&self) {
         if self.connection.is_shared() {

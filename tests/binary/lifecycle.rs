@@ -15,8 +15,9 @@ async fn an_idle_one_leaves_at_once_with_0() {
     for signal in ["TERM", "INT"] {
         let folder = Folder::new();
         let mut pillion = Running::start(&folder, &one_route(([127, 0, 0, 1], 9).into(), ""), &[]).await;
-        // An idle connection is no reason to stay.
+        // An idle connection is no reason to stay. One that is known: the first who comes after it finds it accepted.
         let _idle = TcpStream::connect(pillion.data().await).await.unwrap();
+        assert_eq!(get(pillion.data().await, "/nowhere").await.0, 404);
         let begun = Instant::now();
         pillion.signal(signal).await;
         assert_eq!(pillion.exit().await.code(), Some(0), "{signal}");

@@ -7,8 +7,8 @@ ends when its standard input closes, so that it never outlives the test that sta
 services: Pillion flushes more than a namespace where routes of different presets share one upstream.
 
 Chat and embeddings choose their answer by the model's name: see `ERRORS`, and `flaky-STATUS-N-anything`, which fails N
-times and succeeds from then on; `drifting` embeds a text differently with every call, as real models do a little.
-Everything else fails when told so by `POST /_fail`.
+times and succeeds from then on; `reset` ends the connection; `drifting` embeds a text differently with every call, as
+real models do a little. Everything else fails when told so by `POST /_fail`.
 
 For the tests themselves:
     GET  /_journal               every call received: method, path, headers, body
@@ -21,6 +21,7 @@ import base64
 import hashlib
 import json
 import math
+import socket
 import struct
 import sys
 import threading
@@ -315,6 +316,12 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(200, {})
         return self.answer(404, {})
 
+    def reset(self):
+        """RST, without a byte of an answer."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
     # OpenAI
 
     def openai(self, path, body, status, number):
@@ -326,6 +333,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(*openai_error(status, "As scripted.", "server_error"))
         if model in ERRORS:
             return self.answer(*ERRORS[model])
+        if model == "reset":
+            return self.reset()
         if model.startswith("flaky-"):
             _, failing, times, _ = model.split("-", 3)
             with self.server.state.lock:

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
 use crate::support::fair::Moment;
-use crate::support::{Answer, Client, Pillion, Upstream, advance};
+use crate::support::{Answer, Client, Gate, Pillion, Step, Upstream, advance, within};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &str = r#"{"stream":true,"messages":[{"role":"user","content":"a"}]}"#;
@@ -28,7 +31,7 @@ impl Leaves {
     async fn leave(self, mut client: Client) -> Option<Client> {
         match self {
             Leaves::Fin => {
-                tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.unwrap();
+                client.stream.shutdown().await.unwrap();
                 return Some(client);
             }
             Leaves::Close => drop(client),
@@ -54,6 +57,7 @@ async fn observed_once(pillion: &Pillion, operation: &str, status: &str, what: &
     let labels = [("route", "r"), ("operation", operation)];
     pillion.metric_is("pillion_client_gone_total", &labels, 1.0).await;
     pillion.metric_is("pillion_in_flight", &[], 0.0).await;
+    pillion.metric_is("pillion_upstream_in_flight", &[], 0.0).await;
     let metrics = pillion.metrics().await;
     let count = |name, labels: &[(&str, &str)]| crate::support::metric(&metrics, name, labels) as u64;
     let counted = [
@@ -107,6 +111,76 @@ async fn while_its_content_streams_up() {
     }
 }
 
+/// The upstream takes no more connections for now, and says nothing to who asks for one.
+#[tokio::test]
+async fn while_a_connection_is_made() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut others = Vec::new();
+    while let Ok(other) = tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(addr)).await {
+        others.push(other.unwrap());
+    }
+    let yaml = "routes: [{name: r, path: /, upstream: '${UP}', preset: openai}]";
+    for leaves in WAYS {
+        let pillion = Pillion::start(yaml, &[("UP", &format!("http://{addr}"))]).await;
+        let mut client = pillion.connect().await;
+        client.ask("POST", CHAT, &[], BODY).await;
+        pillion.metric_is("pillion_in_flight", &[("operation", "chat")], 1.0).await;
+        let left = Moment::now();
+        let half = leaves.leave(client).await;
+        observed_once(&pillion, "chat", "none", "connect").await;
+        assert!(Moment::now().fairly_since(left) < LIMIT, "{leaves:?}");
+        drop(half);
+    }
+    // There is room again: nobody comes for those who have left.
+    for _ in &others {
+        drop(within("the others", listener.accept()).await.unwrap());
+    }
+    let pillion = Pillion::start(yaml, &[("UP", &format!("http://{addr}"))]).await;
+    let mut client = pillion.connect().await;
+    client.ask("GET", "/unrelated", &[], "").await;
+    let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
+    let mut first = [0; 14];
+    within("its request", stream.read_exact(&mut first)).await.unwrap();
+    assert_eq!(&first, b"GET /unrelated");
+}
+
+/// Its turn comes when another request of the upstream is over.
+#[tokio::test]
+async fn while_it_waits_for_its_turn() {
+    for leaves in WAYS {
+        let (upstream, gate) = (Upstream::answering(|_| Answer::ok("{}")).await, Gate::new());
+        upstream.push(Answer::ok("{}").held(&gate));
+        let yaml =
+            "limits: {max_in_flight: 1}\nroutes: [{name: r, path: /, upstream: '${UP}', preset: openai}]";
+        let pillion = Pillion::start(yaml, &[("UP", &upstream.url())]).await;
+        let mut first = pillion.connect().await;
+        first.ask("POST", CHAT, &[], BODY).await;
+        upstream.seen(1).await;
+        let mut second = pillion.connect().await;
+        second.ask("POST", CHAT, &[], BODY).await;
+        pillion.metric_is("pillion_in_flight", &[("operation", "chat")], 2.0).await;
+        // It waits: there is no room for another to wait.
+        assert_eq!(pillion.post(CHAT, BODY).await.status, 503);
+        let left = Moment::now();
+        let half = leaves.leave(second).await;
+        pillion.metric_is("pillion_client_gone_total", &[("operation", "chat")], 1.0).await;
+        pillion.metric_is("pillion_in_flight", &[("operation", "chat")], 1.0).await;
+        assert!(Moment::now().fairly_since(left) < LIMIT, "{leaves:?}");
+        // Its room is another's.
+        let mut third = pillion.connect().await;
+        third.ask("GET", "/third", &[], "").await;
+        gate.open();
+        assert_eq!((first.response().await.status, third.response().await.status), (200, 200), "{leaves:?}");
+        let targets: Vec<String> = upstream.requests().into_iter().map(|request| request.target).collect();
+        assert_eq!(targets, [CHAT, "/third"], "{leaves:?}");
+        pillion.metric_is("pillion_upstream_in_flight", &[], 0.0).await;
+        drop(half);
+    }
+}
+
 #[tokio::test]
 async fn while_it_waits_for_the_head() {
     for leaves in WAYS {
@@ -118,6 +192,29 @@ async fn while_it_waits_for_the_head() {
             upstream.seen(1).await;
             cancels(leaves, client, &upstream, 0, "head").await;
             observed_once(&pillion, operation, "none", "head").await;
+        }
+    }
+}
+
+/// Before any of an answer goes out: a stream's first event, what a search is stored of, an error that may be hidden.
+#[tokio::test]
+async fn while_the_answer_is_held() {
+    for leaves in WAYS {
+        for (preset, target, operation, answer) in [
+            ("openai", CHAT, "chat", Answer::chunked(200, &SSE, &["data: {}\n\n"])),
+            ("upstash-vector", "/query", "search", Answer::ok("[12345678]")),
+            ("openai", CHAT, "chat", Answer::status(503, "[12345678]")),
+        ] {
+            let upstream = Upstream::start().await;
+            let pillion = Pillion::route(preset, &upstream, &[]).await;
+            let length = answer.len() - 8;
+            upstream.push(answer.cut_with(length, Step::Hang));
+            let mut client = pillion.connect().await;
+            client.ask("POST", target, &[], BODY).await;
+            upstream.seen(1).await;
+            cancels(leaves, client, &upstream, 0, "held").await;
+            observed_once(&pillion, operation, "none", "held").await;
+            assert_eq!(upstream.connections(), 1, "it is not attempted again");
         }
     }
 }
@@ -219,7 +316,7 @@ async fn a_shared_search_ends_with_its_last_client() {
 async fn a_write_goes_on_without_its_client() {
     let upstream = Upstream::start().await;
     let pillion = Pillion::route("upstash-vector", &upstream, &["retry: {base: 1ms}"]).await;
-    let gate = crate::support::Gate::new();
+    let gate = Gate::new();
     upstream.push(Answer::status(503, "{}").held(&gate));
     let mut client = pillion.connect().await;
     client.ask("POST", "/upsert", &[], r#"{"id":"a"}"#).await;

@@ -63,11 +63,15 @@ mod in_flight;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod relay;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

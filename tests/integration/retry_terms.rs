@@ -280,7 +280,8 @@ async fn attempts_and_retries_are_counted_by_reason() {
         count("pillion_upstream_duration_seconds_count", &[]),
         count("pillion_retries_total", &[("reason", "too_many_requests")]),
         count("pillion_retries_total", &[("reason", "status")]),
-        count("pillion_retries_total", &[("reason", "reset")]),
+        // Each on a connection that had been used.
+        count("pillion_retries_total", &[("reason", "reused")]),
         count("pillion_retries_total", &[]),
         count("pillion_retries_not_made_total", &[]),
         count("pillion_errors_total", &[]),

@@ -235,7 +235,7 @@ pub(crate) fn dechunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
 }
 
 /// The content of as many chunks, the last maybe in part, as are here.
-fn dechunk_partial(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn dechunk_partial(bytes: &[u8]) -> Vec<u8> {
     let (mut body, mut at) = (Vec::new(), 0);
     while let Some(line) = memchr::memmem::find(&bytes[at..], b"\r\n") {
         let size = std::str::from_utf8(&bytes[at..at + line]).unwrap_or("").split(';').next().unwrap_or("");

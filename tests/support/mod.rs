@@ -12,7 +12,9 @@ pub(crate) mod fair;
 pub(crate) mod frames;
 pub(crate) mod metrics;
 pub(crate) mod pillion;
+pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod relay;
 pub(crate) mod secure;
 pub(crate) mod upstream;
 

@@ -58,11 +58,13 @@ impl Pillion {
         Self { running, addr, admin }
     }
 
-    /// One route `r` on `/`, with this preset and further lines of the route (`cache: {ttl: 1s}`).
+    /// One route `r` on `/`, with this preset and further lines of the route (`cache: {ttl: 1s}`). Failures come one after
+    /// the other in tests; what many of them do together is for those that say `budget` or `breaker`.
     pub(crate) async fn route(preset: &str, upstream: &Upstream, more: &[&str]) -> Self {
         let more: String = more.iter().map(|line| format!("    {line}\n")).collect();
-        let yaml =
-            format!("routes:\n  - name: r\n    path: /\n    upstream: ${{UP}}\n    preset: {preset}\n{more}");
+        let yaml = format!(
+            "defaults: {{retry: {{budget: 100%}}, breaker: {{enabled: false}}}}\nroutes:\n  - name: r\n    path: /\n    upstream: ${{UP}}\n    preset: {preset}\n{more}"
+        );
         Self::start(&yaml, &[("UP", &upstream.url())]).await
     }
 

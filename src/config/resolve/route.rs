@@ -15,6 +15,7 @@ use crate::config::presets::{self, Preset};
 use crate::config::problem::{Findings, KeyPath, nearest};
 use crate::config::rule::{Action, StoreIf};
 use crate::plan::{self, Plan};
+use crate::retry;
 use crate::upstream::Target;
 
 /// What all routes share.
@@ -70,6 +71,7 @@ pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings
         id_header: meaning.id_header,
         conversation_idle: meaning.conversation_idle,
         stop_sdk: meaning.stop_sdk,
+        guard: meaning.guard,
         billing_codes: meaning.preset.billing_codes.clone(),
         bot_env: meaning.preset.bot_env.clone(),
         // The rest is known when every route is.
@@ -91,6 +93,7 @@ struct Meaning<'a> {
     id_header: HeaderName,
     conversation_idle: Duration,
     stop_sdk: plan::StopSdk,
+    guard: retry::GuardPolicy,
 }
 
 fn meaning<'a>(
@@ -113,8 +116,8 @@ fn meaning<'a>(
         }
         None
     });
-    let (limits, stop_sdk, conversation_idle) =
-        (layers.limits(), layers.stop_sdk(), layers.conversation_idle());
+    let (limits, conversation_idle) = (layers.limits(), layers.conversation_idle());
+    let (stop_sdk, guard) = (layers.stop_sdk(), layers.guard());
     let own = route.preset.as_deref().unwrap_or_default();
     let preset_at = KeyPath::root().key("presets").key(own);
     let own = route.rules.is_none() && shared.presets.contains_key(own);
@@ -136,6 +139,7 @@ fn meaning<'a>(
         id_header: id_header?,
         conversation_idle,
         stop_sdk,
+        guard,
     })
 }
 

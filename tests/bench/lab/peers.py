@@ -71,14 +71,15 @@ def pillion(
     port, admin = free_ports(2)
     memory, ttl = ("{cache: 4GiB}", "1h") if large else ("{}", "5m")
     config = folder / "pillion.yaml"
-    # Everything that exists is on. Three values are the lab's: one worker for one core, a store that shows its writes at
-    # once (S6), since after a write through Upstash's preset nothing is stored for 30 seconds, and patience with a Redis
-    # that shares its core with the load (S9).
+    # Everything that exists is on. Four values are the lab's: one worker for one core, a store that shows its writes at
+    # once (S6), since after a write through Upstash's preset nothing is stored for 30 seconds, patience with a Redis that
+    # shares its core with the load (S9), and room for thousands of open streams (S7).
     config.write_text(f"""version: 1
 listen: 127.0.0.1:{port}
 admin: {{listen: 127.0.0.1:{admin}}}
 workers: 1
 memory: {memory}
+limits: {{max_in_flight: 100000}}
 redis: {{url: "{redis}", timeout: 1s}}
 tls: {{ca: {up.authority}}}
 routes:

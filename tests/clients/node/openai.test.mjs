@@ -167,6 +167,19 @@ test("a client that would retry is told not to", limit, async (t) => {
   assert.equal((await standIn.calls(CHAT)).length, 1);
 });
 
+for (const [model, most] of [["broken", 4], ["reset", 4], ["no-quota", 1]]) {
+  test(`its tries and Pillion's do not multiply (${model})`, limit, async (t) => {
+    const { standIn, client } = await start(t, {});
+    assert.equal(client.maxRetries, 2);
+
+    const error = await failure(client.chat.completions.create({ model, messages: hello }));
+
+    assert.ok(error instanceof OpenAI.APIError, String(error));
+    const calls = (await standIn.calls(CHAT)).length;
+    assert.ok(calls >= 1 && calls <= most, `${calls} upstream calls`);
+  });
+}
+
 test("a long history arrives as its head and at most twenty messages", limit, async (t) => {
   const { standIn, client } = await start(t);
   const messages = [{ role: "system", content: "Be brief." }];

@@ -117,7 +117,7 @@ async fn race(mut scene: Scene, seed: u64) {
     };
     match &redis {
         Some(redis) if scene.breaks => {
-            tokio::join!(racing, havoc(redis, &instances, seed, &judge));
+            tokio::join!(racing, havoc(scene, redis, &instances, seed, &judge));
         }
         _ => racing.await,
     }

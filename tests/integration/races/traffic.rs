@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::Scene;
 use super::judge::Judge;
+use super::{SETTLE, Scene};
 use crate::support::redis::Redis;
 use crate::support::{Client, Pillion, metric};
 
@@ -61,14 +61,16 @@ pub(super) async fn traffic(
 }
 
 /// Breaks something every now and then, but nothing before all is well again.
-pub(super) async fn havoc(redis: &Redis, instances: &[Pillion], seed: u64, judge: &Judge) {
+pub(super) async fn havoc(scene: Scene, redis: &Redis, instances: &[Pillion], seed: u64, judge: &Judge) {
     let mut dice = fastrand::Rng::with_seed(seed);
+    // Now and then a late store has time to settle, or nothing would ever be hit.
+    let longest = if scene.late { SETTLE * 2 } else { SETTLE / 4 };
     while !judge.enough() {
         for pillion in instances {
             pillion.metric_is("pillion_redis_up", &[], 1.0).await;
         }
         // Some time, by chance; nothing is waited for.
-        tokio::time::sleep(Duration::from_millis(dice.u64(10..500))).await;
+        tokio::time::sleep(longest.mul_f64(dice.f64())).await;
         let words: &[&str] = match dice.u8(..9) {
             0 | 1 => &["CLIENT", "KILL", "TYPE", "pubsub"],
             2 | 3 => &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
