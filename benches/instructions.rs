@@ -386,7 +386,6 @@ fn decide() -> Piece {
     let situation = retry::Situation {
         class: retry::Class::Idempotent,
         attempt: 2,
-        free: false,
         failure: retry::Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
         upstream_says: None,
         push_back: Duration::ZERO,

@@ -72,8 +72,7 @@ routes:
     let chat = format!("/o/v1/chat/completions?key={KEY}");
     assert_eq!(ask("POST", &chat, &body, vec![Answer::ok("{}")]).await, 200);
     assert_eq!(ask("POST", &chat, &body, vec![Answer::status(503, "{}"), Answer::ok("{}")]).await, 200);
-    // The first meets the connection that has been used before.
-    let resets = || (0..5).map(|_| Answer::reset()).collect();
+    let resets = || (0..4).map(|_| Answer::reset()).collect();
     assert_eq!(ask("POST", &chat, &body, resets()).await, 502);
     let nonsense = || (0..4).map(|_| Answer::raw(format!("{KEY}\r\n\r\n"))).collect();
     assert_eq!(ask("POST", &chat, &body, nonsense()).await, 502);

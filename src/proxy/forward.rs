@@ -59,7 +59,7 @@ pub(super) async fn forward(
             Decision::Retry { .. } if outbound.once_only(terms).is_some() => outbound.once_only(terms),
             Decision::Retry { after, reason } => {
                 series.retry(reason as usize);
-                begun = back_off(route, course.free, after, attempts).await;
+                begun = back_off(route, after, attempts).await;
                 let refused = || route.guard.admit(begun).is_err().then_some(GiveUp::Breaker);
                 outbound.once_only(terms).or_else(refused)
             }
@@ -80,10 +80,6 @@ pub(super) async fn forward(
 #[derive(Debug, Default)]
 struct Course {
     made: u32,
-    /// Those of them that count.
-    counted: u32,
-    /// The last one does not.
-    free: bool,
     /// The next goes over a new connection.
     anew: bool,
     /// The quickest answer.
@@ -94,12 +90,10 @@ struct Course {
 
 impl Course {
     fn failed(&mut self, failure: Failure, outcome: &Outcome, waited: Duration) {
-        self.free = failure.is_free(self.counted < self.made);
         self.made += 1;
-        self.counted += u32::from(!self.free);
         self.anew = failure == Failure::Reused;
-        // A connection that had ended is no failure while another takes its place.
-        self.hides |= failure.is_upstreams() && !self.free;
+        // A connection that was ending is no failure while another takes its place.
+        self.hides |= failure.is_upstreams() && !(self.made == 1 && failure.is_ending());
         if outcome.head().is_some() {
             self.quickest = Some(self.quickest.map_or(waited, |quickest| quickest.min(waited)));
         }
@@ -118,8 +112,7 @@ impl Course {
             outcome.head().and_then(|(status, headers)| retry::push_back(status, headers, SystemTime::now()));
         Situation {
             class: terms.class,
-            attempt: self.counted,
-            free: self.free,
+            attempt: self.made,
             failure,
             upstream_says: outcome.head().and_then(|(_, headers)| should_retry(headers)),
             push_back: wish.unwrap_or_default().max(route.guard.opens_in(now)),
@@ -151,11 +144,11 @@ fn should_retry(headers: &HeaderMap) -> Option<bool> {
 }
 
 /// Waits before the next attempt, and tells when it begins.
-async fn back_off(route: &Route, free: bool, after: Duration, attempts: &mut Attempts) -> Instant {
+async fn back_off(route: &Route, after: Duration, attempts: &mut Attempts) -> Instant {
     let begun = Instant::now();
-    // A free one is never refused, but leaves less for the others: all together are what the upstream has to bear.
+    // Those that the budget does not refuse leave less for the others: all together are what the upstream has to bear.
     route.guard.retried(begun);
-    if !free {
+    if !after.is_zero() {
         sleep(after).await;
         attempts.backoff += begun.elapsed();
     }

@@ -88,12 +88,11 @@ impl Failure {
         }
     }
 
-    /// Whether the next attempt is as if the failed one had not been: at once, and not counted. A connection was ending
-    /// when the request came to it, and the next is on another. gRPC calls it transparent, and allows it once as well
-    /// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>): an upstream that refuses always would be
-    /// asked twice as often otherwise.
-    pub fn is_free(self, another_was: bool) -> bool {
-        matches!(self, Failure::Refused | Failure::Reused) && !another_was
+    /// Whether a connection was ending when the request came to it. If it is the first attempt, the next is made on another
+    /// at once, whatever the budget says, as gRPC's transparent retry
+    /// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>).
+    pub fn is_ending(self) -> bool {
+        matches!(self, Failure::Refused | Failure::Reused)
     }
 
     /// What it tells of the upstream's health. 429 is an answer, and 408 and 409 are of one request.
@@ -115,10 +114,8 @@ impl Failure {
 pub struct Situation {
     /// What the request may bear; a chat that leaves state is told by its content, not by its rule.
     pub class: Class,
-    /// Attempts made that count, the failed one included.
+    /// Attempts made, the failed one included.
     pub attempt: u32,
-    /// The failed one does not count: what it met was over before the request came.
-    pub free: bool,
     /// How the last one failed.
     pub failure: Failure,
     /// The upstream's own word (`x-should-retry`), where it gave one.
@@ -267,11 +264,11 @@ impl Policy {
         if !class_allows(s.class, s.failure) {
             return Decision::GiveUp(GiveUp::Class);
         }
-        if s.free {
-            return Decision::Retry { after: Duration::ZERO, reason };
-        }
         if s.attempt >= self.attempts(s.client_retries) {
             return Decision::GiveUp(GiveUp::Spent);
+        }
+        if s.attempt == 1 && s.failure.is_ending() {
+            return Decision::Retry { after: Duration::ZERO, reason };
         }
         let after = self.back_off(s.attempt, s.random).max(s.push_back);
         if after + s.quickest >= s.remaining {

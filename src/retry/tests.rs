@@ -18,7 +18,6 @@ fn situation(class: Class, failure: Failure) -> Situation {
     Situation {
         class,
         attempt: 1,
-        free: false,
         failure,
         upstream_says: None,
         push_back: Duration::ZERO,
@@ -153,17 +152,22 @@ fn only_what_was_ours_to_retry_stops_the_sdk() {
 }
 
 #[test]
-fn what_had_ended_already_costs_nothing_and_waits_for_nothing() {
-    let mut s = situation(Class::Chat, Failure::Reused);
-    (s.attempt, s.budget.allowed, s.push_back, s.free) = (9, 0.0, 30 * S, true);
-    let now = Decision::Retry { after: Duration::ZERO, reason: Reason::Reused };
-    assert_eq!(policy(Class::Chat).decide(&s), now);
-    let off = Policy { enabled: false, ..policy(Class::Chat) };
-    assert_eq!(off.decide(&s), Decision::GiveUp(GiveUp::Disabled));
-    for (failure, first, second) in
-        [(Failure::Reused, true, false), (Failure::Refused, true, false), (Failure::Reset, false, false)]
-    {
-        assert_eq!((failure.is_free(false), failure.is_free(true)), (first, second), "once: {failure:?}");
+fn a_connection_that_was_ending_is_replaced_at_once_and_whatever_the_budget() {
+    for failure in [Failure::Reused, Failure::Refused] {
+        let mut s = situation(Class::Chat, failure);
+        (s.budget.allowed, s.push_back) = (0.0, 30 * S);
+        let decide = |s: &Situation| policy(Class::Chat).decide(s);
+        assert!(matches!(decide(&s), Decision::Retry { after: Duration::ZERO, .. }), "{failure:?}");
+        // Once: an upstream that ends all of them would be asked twice as often otherwise.
+        s.attempt = 2;
+        assert_eq!(decide(&s), Decision::GiveUp(GiveUp::MaxWait), "{failure:?}");
+        s.push_back = Duration::ZERO;
+        assert_eq!(decide(&s), Decision::GiveUp(GiveUp::Budget), "{failure:?}");
+        // And of the attempts there are.
+        (s.attempt, s.client_retries) = (1, 3);
+        assert_eq!(decide(&s), Decision::GiveUp(GiveUp::Spent), "{failure:?}");
+        let off = Policy { enabled: false, ..policy(Class::Chat) };
+        assert_eq!(off.decide(&s), Decision::GiveUp(GiveUp::Disabled));
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) const TABLE: &[Row] = &[
         ["1",        "1",        "1",        "1",        "1",        "1"]),
     row("HTTP/2: REFUSED_STREAM, or a graceful GOAWAY before the request's stream", &[RefusedStream, GoAway(0)],
         "never_sent", "502 `connection_terminated`",
-        ["5 spent",  "5 spent",  "5 spent",  "5 spent",  "5 spent",  "5 spent"]),
+        ["4 spent",  "4 spent",  "4 spent",  "4 spent",  "4 spent",  "4 spent"]),
     row("HTTP/2: GOAWAY with an error", &[GoAway(2)], "reset", "502 `connection_terminated`",
         ["4 spent",  "4 spent",  "4 spent",  "4 spent",  "1 class",  "1 class"]),
     row("a reused connection ends before a byte of the answer", &[Reused(Close), Reused(Reset)], "reused",
