@@ -427,6 +427,7 @@ fn timing() -> Piece {
         total: Duration::from_micros(212_490),
         upstream: Duration::from_micros(212_400),
         backoff: Duration::ZERO,
+        queued: Duration::ZERO,
         attempts: 1,
         cache: Some("miss"),
     };

@@ -191,7 +191,7 @@ pub(super) struct Retry {
     /// How back-offs are spread: evenly between nothing and their length.
     #[expect(dead_code, reason = "there is one way only; the key is checked, and nothing is left to decide")]
     pub(super) jitter: Option<Jitter>,
-    /// Retries of all requests to the upstream, as a share of its requests in the last ten seconds. Ten retries in ten
+    /// Retries of all requests to the upstream, as a share of its requests in the last ten seconds. Twenty retries in ten
     /// seconds are always allowed, and `100%` is no bound.
     pub(super) budget: Option<Ratio>,
     /// When `x-should-retry: false` tells the official SDKs not to retry on their own.
@@ -234,7 +234,8 @@ pub(super) enum Jitter {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub(super) enum StopSdk {
-    /// Where Pillion spent its attempts or the deadline, or the 429 is about billing.
+    /// Where Pillion spent its attempts, the deadline or the budget, the breaker opened meanwhile, or the 429 is about
+    /// billing.
     #[default]
     Auto,
     /// On every failure they would retry.

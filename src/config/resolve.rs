@@ -37,7 +37,8 @@ pub(super) fn resolve(file: &File, env: &Environment, findings: &mut Findings) -
     let mut notes = std::mem::take(&mut overrides.notes);
     let defaults = file.defaults.clone().unwrap_or_default();
     let at = root.key("defaults");
-    route::check_numbers(&at, defaults.timeouts.as_ref(), defaults.cache.as_ref(), findings);
+    let (timeouts, cache) = (defaults.timeouts.as_ref(), defaults.cache.as_ref());
+    route::check_numbers(&at, timeouts, cache, defaults.breaker.as_ref(), findings);
     let presets = file.presets.clone().unwrap_or_default();
     let shared = Shared {
         defaults: &defaults,

@@ -54,8 +54,10 @@ pub struct Attempts {
     pub count: u32,
     /// Waiting for the upstream, all attempts together.
     pub upstream: Duration,
-    /// Waiting between attempts.
+    /// Waiting between attempts, and for a breaker.
     pub backoff: Duration,
+    /// Waiting for a place among the calls under way.
+    pub queued: Duration,
     /// The upstream may still be at work on one of them: how it ends is not known.
     pub unfinished: bool,
 }
@@ -75,6 +77,7 @@ impl Attempts {
             count: self.count + more.count,
             upstream: self.upstream + more.upstream,
             backoff: self.backoff + more.backoff,
+            queued: self.queued + more.queued,
             unfinished: self.unfinished || more.unfinished,
         }
     }
@@ -121,6 +124,7 @@ impl Exchange {
             total: self.started.elapsed(),
             upstream: self.attempts.upstream,
             backoff: self.attempts.backoff,
+            queued: self.attempts.queued,
             attempts: self.attempts.count,
             cache: self.cache.map(CacheStatus::word),
         };

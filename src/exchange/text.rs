@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-/// The longest text there can be: four numbers of 20 digits and the words between them.
-const LONGEST: usize = 192;
+/// The longest text there can be: five numbers of 20 digits and the words between them.
+const LONGEST: usize = 224;
 
 /// Text of a header.
 pub(super) struct Text {

@@ -22,6 +22,8 @@ pub struct Timing {
     pub upstream: Duration,
     /// Waiting between attempts.
     pub backoff: Duration,
+    /// Waiting for a place among the calls under way.
+    pub queued: Duration,
     /// Attempts made; 0 when no upstream was asked.
     pub attempts: u32,
     /// What the cache did, on routes that cache.
@@ -29,9 +31,9 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// What Pillion itself took: all that is neither upstream nor back-off.
+    /// What Pillion itself took: all that is neither upstream nor waiting.
     pub fn own(&self) -> Duration {
-        self.total.saturating_sub(self.upstream).saturating_sub(self.backoff)
+        self.total.saturating_sub(self.upstream + self.backoff + self.queued)
     }
 
     /// Writes `X-Response-Time`, and our part of `Server-Timing` behind the upstream's.
@@ -56,6 +58,9 @@ impl Timing {
         }
         if !self.backoff.is_zero() {
             text.metric(", backoff;dur=", self.backoff);
+        }
+        if !self.queued.is_zero() {
+            text.metric(", queue;dur=", self.queued);
         }
         if let Some(value) = text.value() {
             headers.append(SERVER_TIMING, value);
@@ -87,7 +92,8 @@ mod tests {
         let timing = Timing {
             total: Duration::from_micros(1_262_490),
             upstream: Duration::from_micros(212_400),
-            backoff: Duration::from_millis(1_050),
+            backoff: Duration::from_secs(1),
+            queued: Duration::from_millis(50),
             attempts: 2,
             cache: Some("miss"),
         };
@@ -95,7 +101,7 @@ mod tests {
             written(timing),
             (
                 "1.262490".into(),
-                "pillion;dur=0.09, upstream;dur=212.40, cache;desc=miss, attempts;desc=2, backoff;dur=1050.00".into()
+                "pillion;dur=0.09, upstream;dur=212.40, cache;desc=miss, attempts;desc=2, backoff;dur=1000.00, queue;dur=50.00".into()
             )
         );
     }

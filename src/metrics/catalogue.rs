@@ -177,7 +177,7 @@ catalogue! {
     failures_shown: IntCounterVec = "pillion_failures_shown_total", Count, ["route", "operation"],
         "Calls of the upstream that failed in the end, after all attempts that were made.";
     budget: IntGaugeVec = "pillion_retry_budget_remaining", Count, ["route"],
-        "Retries that the budget of the upstream allows at this moment.";
+        "Retries that the budget of the upstream allows at this moment; -1 where it has no bound.";
     breaker_open: IntGaugeVec = "pillion_breaker_open", Count, ["route"],
         "1 while the breaker of the upstream is open.";
     breaker_opened: IntCounterVec = "pillion_breaker_opened_total", Count, ["route"],

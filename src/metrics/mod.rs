@@ -70,8 +70,8 @@ pub struct Gauges {
 /// What is done about an upstream that fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamFigures {
-    /// Retries that its budget allows now.
-    pub budget_remaining: u64,
+    /// Retries that its budget allows now; `None` where it has no bound.
+    pub budget_remaining: Option<u64>,
     /// It is left alone.
     pub breaker_open: bool,
     /// How often that has begun.

@@ -33,7 +33,7 @@ impl Upstreams {
         let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         // One at a time: a counter can only be told by how much it is behind.
         for (series, figures) in self.0.lock().iter().zip(figures) {
-            series.budget.set(gauge(figures.budget_remaining));
+            series.budget.set(figures.budget_remaining.map_or(-1, gauge));
             series.breaker_open.set(i64::from(figures.breaker_open));
             series.breaker_opened.inc_by(figures.breaker_opened.saturating_sub(series.breaker_opened.get()));
             series.in_flight.set(gauge(figures.in_flight));

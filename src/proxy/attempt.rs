@@ -14,7 +14,7 @@ use super::route::Route;
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 use crate::retry::{self, Failure, FirstEvent};
-use crate::upstream::{Failed, Phase, ResponseBody};
+use crate::upstream::{Failed, Permit, Phase, ResponseBody};
 
 /// Content of an error answer that is read before deciding about it, in bytes: enough for any provider's, and it frees
 /// the connection for the next attempt.
@@ -26,7 +26,6 @@ const ERROR_PATIENCE: Duration = Duration::from_secs(1);
 /// One attempt of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
-    pub(super) begun: Instant,
     /// Over a new connection.
     pub(super) anew: bool,
     /// A stream may begin with an error: it is not handed on before its first event.
@@ -73,13 +72,17 @@ impl Outcome {
                 matches!(status.as_u16(), 202 | 408 | 499)
                     || status.is_server_error() && !matches!(status.as_u16(), 501 | 505)
             }
-            Err(failed) => !matches!(failed.phase, Phase::NeverSent | Phase::Refused | Phase::Shed),
+            Err(failed) => !matches!(failed.phase, Phase::NeverSent | Phase::Refused),
         }
     }
 
-    /// The upstream was not asked.
-    pub(super) fn is_shed(&self) -> bool {
-        matches!(&self.result, Err(failed) if failed.phase == Phase::Shed)
+    /// Before another attempt: a stream that has said its error keeps neither its connection nor its place meanwhile.
+    pub(super) fn let_go(&mut self) {
+        if let (FirstEvent::Error(_), Ok(answer)) = (&self.event, &mut self.result)
+            && let Held::Streaming { prefix, .. } = &mut answer.content
+        {
+            answer.content = Held::Pieces(std::mem::take(prefix));
+        }
     }
 
     /// The status and the fields of its answer.
@@ -90,7 +93,7 @@ impl Outcome {
 
 fn of_phase(failed: &Failed) -> Failure {
     match failed.phase {
-        Phase::NeverSent | Phase::Shed => Failure::NeverSent(failed.error.kind),
+        Phase::NeverSent => Failure::NeverSent(failed.error.kind),
         Phase::Refused => Failure::Refused,
         Phase::Reused => Failure::Reused,
         Phase::Sent if failed.error.kind == Kind::ResponseTimeout => Failure::IdleTimeout,
@@ -105,10 +108,11 @@ pub(super) async fn attempt(
     route: &Route,
     request: Option<Request<Outgoing>>,
     terms: &Terms,
-    trial: &Trial,
+    trial: Trial,
+    (begun, permit): (Instant, Permit),
 ) -> Outcome {
     let mut event = FirstEvent::Unknown;
-    let result = answer(route, request, terms, trial, &mut event).await;
+    let result = answer(route, request, terms, (trial, begun, permit), &mut event).await;
     Outcome { result, event }
 }
 
@@ -116,11 +120,11 @@ async fn answer(
     route: &Route,
     mut request: Option<Request<Outgoing>>,
     terms: &Terms,
-    trial: &Trial,
+    (trial, begun, permit): (Trial, Instant, Permit),
     event: &mut FirstEvent,
 ) -> Result<Answer, Failed> {
     let timeouts = &route.rule(terms.rule).timeouts;
-    let sent = route.upstream.send(&mut request, timeouts, terms.deadline, trial.begun, trial.anew);
+    let sent = route.upstream.send(&mut request, timeouts, terms.deadline, begun, trial.anew, permit);
     let (mut head, body) = sent.await?.into_parts();
     let framed = is_framed(&mut head)?;
     let content = if trial.awaits_first && is_stream(&head) {
@@ -181,19 +185,21 @@ fn is_framed(head: &mut response::Parts) -> Result<bool, Failed> {
 
 /// Whether a 429 says that paying would help: providers tell it in the code, not in the status.
 fn is_billing(content: &Held, codes: &[String]) -> bool {
+    use serde_json::Value;
+
     #[derive(serde::Deserialize)]
     struct Answer {
         error: Told,
     }
     #[derive(serde::Deserialize)]
     struct Told {
-        r#type: Option<String>,
-        code: Option<String>,
+        r#type: Option<Value>,
+        code: Option<Value>,
         details: Option<Details>,
     }
     #[derive(serde::Deserialize)]
     struct Details {
-        error_code: Option<String>,
+        error_code: Option<Value>,
     }
     let Held::Whole(content) = content else { return false };
     if codes.is_empty() {
@@ -203,7 +209,7 @@ fn is_billing(content: &Held, codes: &[String]) -> bool {
     [error.r#type, error.code, error.details.and_then(|details| details.error_code)]
         .iter()
         .flatten()
-        .any(|word| codes.contains(word))
+        .any(|word| word.as_str().is_some_and(|word| codes.iter().any(|code| code == word)))
 }
 
 #[cfg(test)]
@@ -221,6 +227,7 @@ mod tests {
                 true,
             ),
             (r#"{"error":{"type":"requests","code":"rate_limit_exceeded"}}"#, false),
+            (r#"{"error":{"type":"insufficient_quota","code":429}}"#, true),
             (r#"{"error":"insufficient_quota"}"#, false),
             ("insufficient_quota", false),
         ] {

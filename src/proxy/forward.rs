@@ -9,6 +9,7 @@ use super::answer::Forwarded;
 use super::attempt::{Outcome, Trial, attempt};
 use super::outbound::{Outbound, Terms};
 use super::route::Route;
+use super::turn::{NoTurn, Turn, take_turn};
 use crate::error::{Error, Kind};
 use crate::exchange::Attempts;
 use crate::plan::StopSdk;
@@ -26,25 +27,27 @@ pub(super) async fn forward(
 ) -> Forwarded {
     let rule = route.rule(terms.rule);
     let series = route.series(rule.operation);
-    let mut begun = Instant::now();
-    if route.guard.admit(begun).is_err() {
-        return left_alone(route);
-    }
+    let mut turn = match take_turn(route, &rule.retry, terms, attempts).await {
+        Ok(_) | Err(NoTurn::Breaker) if outbound.is_abandoned() => return left_alone(route),
+        Ok(turn) => turn,
+        Err(NoTurn::Breaker) => return left_alone(route),
+        Err(NoTurn::Full(error)) => return error.into(),
+    };
     let mut course = Course::default();
     let awaits_first = !terms.no_retry
         && outbound.whole().is_some()
         && rule.retry.awaits_first_event(terms.class, terms.client_retries);
     loop {
-        let trial = Trial { begun, anew: course.anew, awaits_first };
-        let outcome = attempt(route, outbound.attempt(), terms, &trial).await;
-        if outcome.is_shed() {
-            return Forwarded { result: outcome.result.map_err(|failed| failed.error), stop_sdk: false };
-        }
+        let Turn { begun, permit, probe } = turn;
+        let trial = Trial { anew: course.anew, awaits_first };
+        let mut outcome = attempt(route, outbound.attempt(), terms, trial, (begun, permit)).await;
         let now = Instant::now();
         attempts.ended(now - begun, outcome.is_unfinished());
         series.attempt(now - begun);
         let failure = outcome.failure(&route.plan.billing_codes);
-        route.note(course.made == 0, health(failure, terms, rule.timeouts.total), begun, now);
+        let given = (now - begun, outbound.whole().is_some());
+        route.note(course.made == 0, health(&outcome, failure, rule.timeouts.total, given), begun, now);
+        drop(probe);
         let Some(failure) = failure else {
             if course.hides {
                 series.failure_hidden();
@@ -54,25 +57,32 @@ pub(super) async fn forward(
         course.failed(failure, &outcome, now - begun);
         let decision =
             rule.retry.decide(&course.situation(failure, route, &outcome, terms, attempts.backoff));
-        let given_up = match decision {
-            Decision::GiveUp(why) => Some(why),
-            Decision::Retry { .. } if outbound.once_only(terms).is_some() => outbound.once_only(terms),
-            Decision::Retry { after, reason } => {
+        let next = match (decision, outbound.once_only(terms)) {
+            (Decision::GiveUp(why), _) | (Decision::Retry { .. }, Some(why)) => Err(why),
+            (Decision::Retry { after, reason }, None) => {
                 series.retry(reason as usize);
-                begun = back_off(route, after, attempts).await;
-                let refused = || route.guard.admit(begun).is_err().then_some(GiveUp::Breaker);
-                outbound.once_only(terms).or_else(refused)
+                outcome.let_go();
+                back_off(route, after, attempts).await;
+                match take_turn(route, &rule.retry, terms, attempts).await {
+                    _ if outbound.is_abandoned() => Err(GiveUp::Abandoned),
+                    Ok(turn) => Ok(turn),
+                    Err(NoTurn::Breaker) => Err(GiveUp::Breaker),
+                    Err(NoTurn::Full(error)) => return error.into(),
+                }
             }
         };
-        if let Some(why) = given_up {
-            if why != GiveUp::NotRetryable {
-                series.retry_not_made(why as usize);
+        turn = match next {
+            Ok(turn) => turn,
+            Err(why) => {
+                if why != GiveUp::NotRetryable {
+                    series.retry_not_made(why as usize);
+                }
+                if course.hides || failure.is_upstreams() {
+                    series.failure_shown();
+                }
+                return stands(route, why, outcome);
             }
-            if course.hides || failure.is_upstreams() {
-                series.failure_shown();
-            }
-            return stands(route, why, outcome);
-        }
+        };
     }
 }
 
@@ -115,7 +125,7 @@ impl Course {
             attempt: self.made,
             failure,
             upstream_says: outcome.head().and_then(|(_, headers)| should_retry(headers)),
-            push_back: wish.unwrap_or_default().max(route.guard.opens_in(now)),
+            push_back: wish.unwrap_or_default(),
             budget: route.guard.budget(now),
             remaining: terms.deadline.saturating_duration_since(now),
             quickest: self.quickest.unwrap_or_default(),
@@ -126,11 +136,18 @@ impl Course {
     }
 }
 
-/// What the end of an attempt tells of the upstream. That a client allows too little time is not the upstream's failure.
-fn health(failure: Option<Failure>, terms: &Terms, allowed: Duration) -> Health {
+/// What the end of an attempt tells of the upstream, which was given so long, and all of the content or not. That a client
+/// allows too little time, or does not send what it has announced, is not the upstream's failure.
+fn health(
+    outcome: &Outcome,
+    failure: Option<Failure>,
+    allowed: Duration,
+    (given, whole): (Duration, bool),
+) -> Health {
     match failure {
+        None if outcome.head().is_none() => Health::Unknown,
         None => Health::Up,
-        Some(Failure::Deadline) if terms.total >= allowed => Health::Failed,
+        Some(Failure::Deadline) if whole && given >= allowed / 2 => Health::Failed,
         Some(failure) => failure.health(),
     }
 }
@@ -143,8 +160,8 @@ fn should_retry(headers: &HeaderMap) -> Option<bool> {
     }
 }
 
-/// Waits before the next attempt, and tells when it begins.
-async fn back_off(route: &Route, after: Duration, attempts: &mut Attempts) -> Instant {
+/// Waits before the next attempt.
+async fn back_off(route: &Route, after: Duration, attempts: &mut Attempts) {
     let begun = Instant::now();
     // Those that the budget does not refuse leave less for the others: all together are what the upstream has to bear.
     route.guard.retried(begun);
@@ -152,7 +169,6 @@ async fn back_off(route: &Route, after: Duration, attempts: &mut Attempts) -> In
         sleep(after).await;
         attempts.backoff += begun.elapsed();
     }
-    Instant::now()
 }
 
 /// The last outcome is the client's.
@@ -161,13 +177,14 @@ fn stands(route: &Route, why: GiveUp, outcome: Outcome) -> Forwarded {
     Forwarded { result: outcome.result.map_err(|failed| failed.error), stop_sdk }
 }
 
-/// The breaker is open.
+/// The breaker is open, and the upstream was not asked. The client's SDK may come back: that costs the upstream nothing,
+/// and it knows how often it has tried.
 fn left_alone(route: &Route) -> Forwarded {
     let detail = format!(
         "{} has failed again and again; it is asked anew in a moment, and nobody else meanwhile",
         route.plan.upstream.authority
     );
-    let stop_sdk = route.plan.stop_sdk != StopSdk::Never;
+    let stop_sdk = route.plan.stop_sdk == StopSdk::Always;
     Forwarded { result: Err(Error::new(Kind::Unavailable, detail)), stop_sdk }
 }
 

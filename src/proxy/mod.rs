@@ -31,6 +31,7 @@ mod search;
 mod shared;
 mod storing;
 mod trim;
+mod turn;
 mod write;
 
 pub use downstream::Downstream;

@@ -81,7 +81,7 @@ impl Outbound {
 
     /// Whether the client has left. What was sent is seen to its end, but it is not sent once more: a newer write may
     /// have passed it meanwhile.
-    fn is_abandoned(&mut self) -> bool {
+    pub(super) fn is_abandoned(&mut self) -> bool {
         self.asked.as_mut().is_some_and(|asked| matches!(asked.try_recv(), Err(TryRecvError::Closed)))
     }
 

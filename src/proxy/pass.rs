@@ -49,5 +49,6 @@ async fn resend(
     exchange.messages = exchange.messages.map(|messages| messages + exchange.removed);
     exchange.removed = 0;
     outbound.content = Some(Content::Whole(original));
-    forward(route, &mut outbound, terms, &mut exchange.attempts).await
+    let once = Terms { no_retry: true, ..*terms };
+    forward(route, &mut outbound, &once, &mut exchange.attempts).await
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -13,8 +14,8 @@ use crate::cache::key::{Identity, Keyring, Names};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, Series, UpstreamFigures};
 use crate::plan::{self, Action, Operation, Plan, Rule, RuleRef, normalise};
-use crate::retry::Guard;
 use crate::retry::breaker::{Change, Health};
+use crate::retry::{Guard, Probe};
 use crate::upstream::{Limit, Resolver, Tls, Upstream};
 
 /// A route at work: its plan, its upstream's connections, its numbers.
@@ -58,10 +59,21 @@ impl Route {
         Self { upstream, guard, store, names: names.collect(), identity, metrics, index, plan }
     }
 
+    /// Whether an attempt may begin; if not, how long none may.
+    pub(crate) fn admit(&self, now: Instant) -> Result<Option<Probe<'_>>, Duration> {
+        let (probe, change) = self.guard.admit(now)?;
+        self.tell(change);
+        Ok(probe)
+    }
+
     /// An attempt has ended, and tells of the upstream's health.
     pub(crate) fn note(&self, first: bool, health: Health, begun: Instant, now: Instant) {
+        self.tell(self.guard.note(first, health, begun, now));
+    }
+
+    fn tell(&self, change: Option<Change>) {
         let authority = &self.plan.upstream.authority;
-        match self.guard.note(first, health, begun, now) {
+        match change {
             Some(Change::Opened) => tracing::warn!(
                 route = self.plan.name,
                 "{authority} fails again and again: its requests are answered with 503 until it is back"
@@ -75,7 +87,7 @@ impl Route {
     pub(crate) fn figures(&self) -> UpstreamFigures {
         let (breaker_open, breaker_opened) = self.guard.breaker();
         let budget_remaining = self.guard.budget(Instant::now()).remaining();
-        let in_flight = self.upstream.in_flight() as u64;
+        let in_flight = self.upstream.limit().in_flight() as u64;
         UpstreamFigures { budget_remaining, breaker_open, breaker_opened, in_flight }
     }
 

@@ -1,14 +1,19 @@
 //! When an upstream is left alone, and when it is tried again.
 //!
 //! Open, every request is refused but one in each open time: the probe. The first success closes it; each failure makes
-//! the open time longer. A probe that has lasted twice as long as the failures did has passed as well: where failing
+//! the open time longer. A probe that lasts, and much longer than the failures did, has passed as well: where failing
 //! takes a moment and an answer half a minute, nobody waits for the answer.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
+
+/// A probe that ends sooner proves nothing by lasting: an upstream that takes connections and says nothing is not back.
+const LASTING: Duration = Duration::from_secs(3);
 
 /// When the breaker of an upstream opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +43,17 @@ pub enum Health {
     Unknown,
 }
 
+/// As what an attempt may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// The upstream is well.
+    AsEver,
+    /// It finds out whether the upstream is.
+    Probes,
+    /// The upstream is taken to be well from here on.
+    Closes,
+}
+
 /// What an attempt's end has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -58,6 +74,7 @@ pub(super) struct Breaker {
     unreachable: AtomicU32,
     opened: AtomicU64,
     state: Mutex<Option<Open>>,
+    closed: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,35 +99,40 @@ impl Breaker {
             unreachable: AtomicU32::new(0),
             opened: AtomicU64::new(0),
             state: Mutex::new(None),
+            closed: Notify::new(),
         }
     }
 
     /// Whether an attempt may begin; if not, when the next probe may. `random` is in `0..1`.
-    pub(super) fn admit(&self, now: Instant, random: impl FnOnce() -> f64) -> Result<(), Duration> {
+    pub(super) fn admit(&self, now: Instant, random: impl FnOnce() -> f64) -> Result<Admitted, Duration> {
         if !self.open.load(Relaxed) {
-            return Ok(());
+            return Ok(Admitted::AsEver);
         }
         let mut state = self.lock();
-        let Some(open) = state.as_mut() else { return Ok(()) };
+        let Some(open) = state.as_mut() else { return Ok(Admitted::AsEver) };
         if now < open.until {
             return Err(open.until - now);
         }
-        let patience = open.interval.max(open.failing_takes * 2);
+        let patience = (open.interval + open.failing_takes * 2).max(LASTING);
         if open.probe.is_some_and(|begun| now.saturating_duration_since(begun) >= patience) {
             self.close(&mut state);
-            return Ok(());
+            return Ok(Admitted::Closes);
         }
         open.probe.get_or_insert(now);
         open.until = now + jittered(open.interval, random());
-        Ok(())
+        Ok(Admitted::Probes)
     }
 
-    /// How long until an attempt may begin.
-    pub(super) fn opens_in(&self, now: Instant) -> Duration {
-        if !self.open.load(Relaxed) {
-            return Duration::ZERO;
+    /// A probe has ended, whatever it met: by lasting it proves nothing any more.
+    pub(super) fn probe_ended(&self) {
+        if let Some(open) = self.lock().as_mut() {
+            open.probe = None;
         }
-        self.lock().map_or(Duration::ZERO, |open| open.until.saturating_duration_since(now))
+    }
+
+    /// Comes when it closes from now on.
+    pub(super) fn closed(&self) -> Notified<'_> {
+        self.closed.notified()
     }
 
     /// Takes in how an attempt ended. `too_many` tells whether too many recent ones failed.
@@ -187,6 +209,7 @@ impl Breaker {
         self.failures.store(0, Relaxed);
         self.unreachable.store(0, Relaxed);
         self.open.store(false, Relaxed);
+        self.closed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Open>> {
@@ -311,9 +334,13 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_abandoned_is_followed_by_another() {
+    fn a_probe_that_ended_unseen_is_followed_by_another_and_closes_nothing() {
         let case = Case::opened(0);
-        assert!(case.admits(250) && !case.admits(499) && case.admits(500));
+        for at in (250..20_000).step_by(250) {
+            assert!(case.admits(at));
+            case.0.probe_ended();
+        }
+        assert!(case.0.is_open());
     }
 
     #[test]
@@ -324,14 +351,16 @@ mod tests {
             case.ends(Health::Failed, n, n + 400);
         }
         assert!(case.0.is_open() && !case.admits(600) && case.admits(670));
-        assert!(!case.admits(919) && case.admits(920) && case.0.is_open(), "not yet twice as long");
-        assert!(case.admits(1470) && !case.0.is_open());
+        for at in (920..3670).step_by(250) {
+            assert!(case.admits(at) && case.0.is_open(), "not yet long enough: {at}");
+        }
+        assert!(case.admits(3670) && !case.0.is_open());
         // Where failing is slow, so is passing.
         let case = Case::new();
         for n in 0..20 {
             case.ends(Health::Failed, n, n + 5000);
         }
-        for at in (5300..14_000).step_by(300) {
+        for at in (5300..15_000).step_by(300) {
             case.admits(at);
         }
         assert!(case.0.is_open());

@@ -5,6 +5,7 @@
 //! (<https://platform.claude.com/docs/en/build-with-claude/streaming#error-events>).
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// What the beginning of a stream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,12 +93,15 @@ fn read(event: &[u8]) -> FirstEvent {
     }
     let told: Told = serde_json::from_slice(&data).unwrap_or_default();
     match told.error {
-        Some(error) => FirstEvent::Error(error.r#type.into_iter().chain(error.code).collect()),
-        // The Responses API has the code beside the type.
-        None if kind == b"error" || told.r#type.as_deref() == Some("error") => {
-            FirstEvent::Error(told.code.into_iter().collect())
+        Some(Named::Members { r#type, code }) => {
+            FirstEvent::Error(word(r#type).into_iter().chain(word(code)).collect())
         }
-        None => FirstEvent::Content,
+        Some(Named::Text(text)) if !text.is_empty() => FirstEvent::Error(Vec::new()),
+        // The Responses API has the code beside the type.
+        None if kind == b"error" || told.r#type.as_ref().is_some_and(|kind| kind == "error") => {
+            FirstEvent::Error(word(told.code).into_iter().collect())
+        }
+        Some(Named::Text(_)) | None => FirstEvent::Content,
     }
 }
 
@@ -109,15 +113,29 @@ fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Told {
-    r#type: Option<String>,
-    code: Option<String>,
+    r#type: Option<Value>,
+    code: Option<Value>,
     error: Option<Named>,
 }
 
 #[derive(Deserialize)]
-struct Named {
-    r#type: Option<String>,
-    code: Option<String>,
+#[serde(untagged)]
+enum Named {
+    Members {
+        r#type: Option<Value>,
+        code: Option<Value>,
+    },
+    /// Some say it in a sentence.
+    Text(String),
+}
+
+/// A word, which some servers give as a number.
+fn word(value: Option<Value>) -> Option<String> {
+    match value? {
+        Value::String(word) => Some(word),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +181,12 @@ mod tests {
                 "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"m\"}\n\n",
                 error(&["server_error"]),
             ),
+            (
+                "data: {\"error\":{\"type\":\"invalid_request_error\",\"code\":400}}\n\n",
+                error(&["invalid_request_error", "400"]),
+            ),
+            ("data: {\"error\":\"no\"}\n\n", error(&[])),
+            ("data: {\"error\":\"\",\"choices\":[]}\n\n", FirstEvent::Content),
             ("event: error\ndata: oops\n\n", error(&[])),
             ("data: {\"error\":{\"type\":\"late\"}}\n\ndata: {\"choices\":[]}\n\n", error(&["late"])),
             ("data: {\"choices\":[]}\n\ndata: {\"error\":{\"type\":\"late\"}}\n\n", FirstEvent::Content),

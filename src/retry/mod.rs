@@ -11,7 +11,7 @@ mod push_back;
 mod recent;
 
 pub use first_event::{FirstEvent, first_event};
-pub use guard::{Budget, Guard, Policy as GuardPolicy};
+pub use guard::{Budget, Guard, Policy as GuardPolicy, Probe};
 pub use push_back::push_back;
 
 use std::time::Duration;
@@ -271,10 +271,10 @@ impl Policy {
             return Decision::Retry { after: Duration::ZERO, reason };
         }
         let after = self.back_off(s.attempt, s.random).max(s.push_back);
-        if after + s.quickest >= s.remaining {
+        if after.saturating_add(s.quickest) >= s.remaining {
             return Decision::GiveUp(GiveUp::Deadline);
         }
-        if s.waited + after > self.max_wait {
+        if s.waited.saturating_add(after) > self.max_wait {
             return Decision::GiveUp(GiveUp::MaxWait);
         }
         if !s.budget.allows() {

@@ -14,16 +14,20 @@ pub fn push_back(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Op
     retry_after(headers, now).or_else(|| limited.then(|| reset(headers, now)).flatten())
 }
 
+/// Too long for anybody is forever, not nothing.
+fn seconds(seconds: f64) -> Option<Duration> {
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    if let Some(ms) = text("retry-after-ms").and_then(|v| v.parse::<f64>().ok())
-        && let Ok(wait) = Duration::try_from_secs_f64(ms / 1000.0)
-    {
+    let ms = text("retry-after-ms").and_then(|v| v.parse::<f64>().ok());
+    if let Some(wait) = ms.and_then(|ms| seconds(ms / 1000.0)) {
         return Some(wait);
     }
     let value = text(RETRY_AFTER.as_str())?;
-    if let Ok(seconds) = value.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
+    if let Ok(number) = value.parse::<f64>() {
+        return seconds(number);
     }
     httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
 }
@@ -51,10 +55,10 @@ fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// A span as Go writes it (`6m0s`, `1h2m3.5s`, `12ms`), or plain seconds.
 fn span(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
+    if let Ok(number) = text.parse::<f64>() {
+        return seconds(number);
     }
-    let (mut rest, mut seconds) = (text, 0.0);
+    let (mut rest, mut sum) = (text, 0.0);
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, unit) = rest.split_at_checked(digits)?;
@@ -69,9 +73,9 @@ fn span(text: &str) -> Option<Duration> {
             "ns" => 1e-9,
             _ => return None,
         };
-        seconds += number.parse::<f64>().ok()? * of_unit;
+        sum += number.parse::<f64>().ok()? * of_unit;
         if next.is_empty() {
-            return Duration::try_from_secs_f64(seconds).ok();
+            return seconds(sum);
         }
         rest = next;
     }
@@ -100,6 +104,8 @@ mod tests {
             ("retry-after", "soon", None),
             ("retry-after", "-1", None),
             ("retry-after", "NaN", None),
+            ("retry-after", "1e308", Some(Duration::MAX)),
+            ("retry-after", "99999999999999999999999", Some(Duration::MAX)),
         ] {
             assert_eq!(parse(503, &[(name, value)]), expected, "{name}: {value}");
         }

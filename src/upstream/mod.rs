@@ -81,8 +81,6 @@ pub struct Failed {
 /// How far a request had come when its attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// There was no room for it among those in flight.
-    Shed,
     /// The upstream cannot have seen it.
     NeverSent,
     /// The upstream has said that it did not look at it: an HTTP/2 stream refused, or behind the last of a connection.
@@ -124,9 +122,9 @@ impl Upstream {
         &self.host
     }
 
-    /// Exchanges under way with it, whatever route they came by.
-    pub fn in_flight(&self) -> usize {
-        self.limit.in_flight()
+    /// The bound on exchanges with it: each attempt takes a place.
+    pub fn limit(&self) -> &Arc<Limit> {
+        &self.limit
     }
 
     /// One attempt, begun `now`: takes and sends the request, and waits for the response head. The request's URI is in
@@ -137,17 +135,10 @@ impl Upstream {
         request: &mut Option<Request<Outgoing>>,
         timeouts: &Timeouts,
         deadline: Instant,
-        mut now: Instant,
+        now: Instant,
         anew: bool,
+        permit: Permit,
     ) -> Result<Response<ResponseBody>, Failed> {
-        let permit = if let Some(permit) = self.limit.try_enter() {
-            permit
-        } else {
-            // Boxed: it is rare, and would make the future of every request larger.
-            let entered = Box::pin(self.limit.enter(deadline)).await;
-            now = Instant::now();
-            entered.map_err(|error| Failed { error, phase: Phase::Shed })?
-        };
         self.names.keep_fresh(now);
         for replacements in 0.. {
             let pooled = if anew { None } else { self.pool.checkout(now) };

@@ -19,6 +19,8 @@ mod admin;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod cache_equal;
 #[cfg(test)]
 mod cache_failing;

@@ -34,8 +34,10 @@ impl Direct {
     /// One GET; `anew`: on a new connection.
     pub(crate) async fn send(&self, anew: bool) -> Result<Response<ResponseBody>, Failed> {
         let mut request = Request::get("/").header("host", "a").body(Outgoing::full(Bytes::new())).ok();
-        let now = Instant::now();
-        self.connections.send(&mut request, &self.timeouts, now + self.timeouts.total, now, anew).await
+        let deadline = Instant::now() + self.timeouts.total;
+        let permit = self.connections.limit().enter(deadline).await;
+        let permit = permit.map_err(|error| Failed { error, phase: Phase::NeverSent })?;
+        self.connections.send(&mut request, &self.timeouts, deadline, Instant::now(), anew, permit).await
     }
 
     /// The content of the answer to one GET.

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::rule::{Ground, ignore_headers};
 use super::target;
-use crate::config::file::{Cache, Defaults, OneOrMany, Route, RouteCache, Timeouts, Window};
+use crate::config::file::{Breaker, Cache, Defaults, OneOrMany, Route, RouteCache, Timeouts, Window};
 use crate::config::layers::{Layers, built_in};
 use crate::config::listeners::Listener;
 use crate::config::overrides::Overrides;
@@ -46,7 +46,7 @@ pub(super) fn resolve(route: &Route, at: &KeyPath, shared: &Shared<'_>, findings
     let preset = preset(route, shared, at, findings);
     let upstream = upstream(route, at, shared, findings);
     let lifetimes = route.cache.as_ref().map(RouteCache::common);
-    check_numbers(at, route.timeouts.as_ref(), lifetimes.as_ref(), findings);
+    check_numbers(at, route.timeouts.as_ref(), lifetimes.as_ref(), route.breaker.as_ref(), findings);
     let meaning = preset.and_then(|preset| meaning(route, preset, at, shared, findings));
     let (Some(name), Some(prefix), Some(upstream), Some(meaning)) = (name, prefix, upstream, meaning) else {
         return Outcome::Refused;
@@ -305,8 +305,10 @@ pub(super) fn check_numbers(
     at: &KeyPath,
     timeouts: Option<&Timeouts>,
     cache: Option<&Cache>,
+    breaker: Option<&Breaker>,
     findings: &mut Findings,
 ) {
+    check_breaker(at, breaker, findings);
     let timeouts = timeouts.cloned().unwrap_or_default();
     let section = at.key("timeouts");
     for (key, time, example) in [
@@ -332,5 +334,27 @@ pub(super) fn check_numbers(
                 "cache: {enabled: false} stores nothing",
             );
         }
+    }
+}
+
+/// A breaker without a time to be open would be none.
+fn check_breaker(at: &KeyPath, breaker: Option<&Breaker>, findings: &mut Findings) {
+    let Some(breaker) = breaker else { return };
+    let section = at.key("breaker");
+    for (key, time, example) in [("open", breaker.open, "250ms"), ("max_open", breaker.max_open, "1500ms")] {
+        if time.is_some_and(|time| time.0.is_zero()) {
+            let rule = "a breaker is open for longer than nothing; `enabled: false` is for none";
+            findings.add_value(&section.key(key), "0", rule, example);
+        }
+    }
+    if let (Some(open), Some(max_open)) = (breaker.open, breaker.max_open)
+        && open.0 > max_open.0
+    {
+        let rule = "the longest open time is not shorter than the first";
+        findings.add_value(&section.key("max_open"), max_open.to_string(), rule, open.to_string());
+    }
+    if breaker.errors.is_some_and(|share| share.0 == 0.0) {
+        let rule = "a share of failures above which it opens";
+        findings.add_value(&section.key("errors"), "0%", rule, "80%");
     }
 }

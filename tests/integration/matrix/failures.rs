@@ -219,7 +219,7 @@ impl Cause {
         match self {
             Cause::Reused(_) => 1,
             // Three retries of each but the last, for which one is left; or five connections in a row.
-            Cause::BudgetEmpty | Cause::BreakerOpen => 4,
+            Cause::BudgetEmpty | Cause::BreakerOpen => 7,
             _ => 0,
         }
     }
