@@ -11,7 +11,7 @@ mod table;
 use std::path::Path;
 use std::thread;
 
-use failures::{Cause, Times};
+use failures::Times;
 use observe::{Case, Outcome, observe};
 use requests::{ASKS, CLASSES};
 use table::{Row, TABLE};
@@ -140,10 +140,8 @@ fn is_retried(cell: &str) -> bool {
 fn column(class: usize) -> (Vec<String>, Vec<String>) {
     let mut cases = Case::all(class);
     let (mut cells, mut wrong) = (vec!["-".to_owned(); TABLE.len()], Vec::new());
-    // Where some are slow the clock is moved on, which is no matter but for the ten seconds of a budget.
-    let group = |case: &Case| (case.row.top, case.cause == Cause::BudgetEmpty);
-    cases.sort_by_key(group);
-    for cases in cases.chunk_by(|a, b| group(a) == group(b)).flat_map(|cases| cases.chunks(ROUTES)) {
+    cases.sort_by_key(|case| case.row.top);
+    for cases in cases.chunk_by(|a, b| a.row.top == b.row.top).flat_map(|cases| cases.chunks(ROUTES)) {
         // Everything of a runtime's own ends with it.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for (case, outcome) in cases.iter().zip(runtime.block_on(observe(cases))) {

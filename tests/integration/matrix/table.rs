@@ -143,7 +143,8 @@ pub(super) const TABLE: &[Row] = &[
         ["1 disabled", "1 disabled", "1 disabled", "1 disabled", "1 disabled", "1 class"])
         .asked(&[("pillion-retry", "off")]),
     row("503 while the budget is empty", &[BudgetEmpty], "", PASSED_ON,
-        ["1 budget", "1 budget", "1 budget", "1 budget", "1 budget", "1 class"]),
+        ["1 budget", "1 budget", "1 budget", "1 budget", "1 budget", "1 class"])
+        .configured(&["breaker: {enabled: false}"]),
     row("the breaker is open", &[BreakerOpen], "", "503 `destination_unavailable`",
         ["0",        "0",        "0",        "0",        "0",        "0"])
         .configured(&["breaker: {open: 1h, max_open: 1h}"]),
