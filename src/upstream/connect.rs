@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
@@ -78,7 +79,8 @@ impl Tls {
     }
 }
 
-/// A connection: its sending half, and what is known of it. Its driver runs in a task of its own and ends with it.
+/// A connection: its sending half, and what is known of it. Its driver runs in a task of its own and ends with it, in the
+/// middle of an exchange too.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: Sender,
@@ -87,8 +89,24 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<Outgoing>),
+    Http1(Http1),
     Http2(http2::SendRequest<Outgoing>),
+}
+
+#[derive(Debug)]
+struct Http1 {
+    sender: http1::SendRequest<Outgoing>,
+    driver: AbortHandle,
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        // The driver would first write what it has begun to write: for ever, where the upstream does not read. Between
+        // two exchanges there is nothing of the kind, and it says goodbye (TLS does).
+        if !self.sender.is_ready() {
+            self.driver.abort();
+        }
+    }
 }
 
 impl Connection {
@@ -123,7 +141,7 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + Send + use<>
     {
         match &mut self.sender {
-            Sender::Http1(sender) => {
+            Sender::Http1(Http1 { sender, .. }) => {
                 *request.version_mut() = Version::HTTP_11;
                 // It is there, unless an HTTP/2 connection has handed the request back.
                 request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
@@ -144,7 +162,7 @@ impl Connection {
 
     pub(super) fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http1(http1) => http1.sender.is_closed(),
             Sender::Http2(sender) => sender.is_closed(),
         }
     }
@@ -152,7 +170,7 @@ impl Connection {
     /// Whether the next request can be written now. An HTTP/1.1 connection is busy until its last exchange is over.
     pub(super) fn is_ready(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http1(http1) => http1.sender.is_ready(),
             Sender::Http2(sender) => sender.is_ready(),
         }
     }
@@ -189,17 +207,18 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     // Fields of an answer: a hundred, hyper's own limit. To ask for a number takes it an allocation for every head.
-    let (mut sender, connection) = http1::Builder::new()
+    let (sender, connection) = http1::Builder::new()
         .handshake(TokioIo::new(Heard::new(stream, Arc::clone(&wire))))
         .await
         .map_err(|e| handshake_failed(target, &e))?;
-    let driven = Arc::clone(&wire);
-    tokio::spawn(async move {
+    let known = Arc::clone(&wire);
+    let driver = tokio::spawn(async move {
         let _ = connection.await;
-        driven.end();
+        known.end();
     });
-    ready(target, |cx| sender.poll_ready(cx)).await?;
-    Ok(Connection { sender: Sender::Http1(sender), wire })
+    let mut http1 = Http1 { sender, driver: driver.abort_handle() };
+    ready(target, |cx| http1.sender.poll_ready(cx)).await?;
+    Ok(Connection { sender: Sender::Http1(http1), wire })
 }
 
 async fn handshake_http2<S>(stream: S, target: &Target, wire: Arc<Wire>) -> Result<Connection, Error>

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::fair::Moment;
 use crate::support::{Answer, Client, Gate, Pillion, Step, Upstream, advance, within};
@@ -108,6 +108,36 @@ async fn while_its_content_streams_up() {
         pillion.metric_is("pillion_in_flight", &[], 0.0).await;
         pillion.metric_is("pillion_requests_total", &[], 1.0).await;
         assert_eq!(upstream.connections(), 1, "it is not attempted again");
+    }
+}
+
+/// The upstream does not read on: what it has not read by then it never gets, whether the client leaves or time is up.
+#[tokio::test]
+async fn while_its_content_is_stuck_before_an_upstream_that_does_not_read() {
+    const LENGTH: usize = 30 << 20;
+    for times_out in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let yaml =
+            "routes: [{name: r, path: /, upstream: '${UP}', preset: http, timeouts: {first_byte: 5s}}]";
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let pillion = Pillion::start(yaml, &[("UP", &url)]).await;
+        let mut client = pillion.connect().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+        client.send("x".repeat(LENGTH)).await;
+        let (mut stuck, _) = within("a connection", listener.accept()).await.unwrap();
+        within("the content", stuck.readable()).await.unwrap();
+        if times_out {
+            advance(Duration::from_secs(6)).await;
+            assert_eq!(client.response().await.status, 504);
+        } else {
+            drop(client);
+        }
+        pillion.metric_is("pillion_upstream_in_flight", &[], 0.0).await;
+        let (mut read, mut part) = (0, vec![0; 1 << 16]);
+        while let Ok(more @ 1..) = within("the end", stuck.read(&mut part)).await {
+            read += more;
+        }
+        assert!(read < LENGTH, "all of it came");
     }
 }
 
