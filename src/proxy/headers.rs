@@ -171,12 +171,23 @@ impl Seen {
                 self.asks.no_window |= is_off();
             }
             "x-request-id" => _ = self.request_id.get_or_insert_with(|| value.clone()),
-            "x-stainless-retry-count" => {
+            _ => {
+                if let Some(name) = name.strip_prefix("x-stainless-") {
+                    self.sdk_field(name, value);
+                }
+            }
+        }
+    }
+
+    /// What the official SDKs tell of themselves.
+    fn sdk_field(&mut self, name: &str, value: &HeaderValue) {
+        match name {
+            "retry-count" => {
                 let count = number(value).map_or(0, |count| count.clamp(0.0, 100.0) as u32);
                 self.asks.client_retries = self.asks.client_retries.max(count);
             }
             // Of Python, and of Node.
-            "x-stainless-read-timeout" | "x-stainless-timeout" => {
+            "read-timeout" | "timeout" => {
                 let told = number(value).filter(|s| *s > 0.0);
                 let told = told.and_then(|s| Duration::try_from_secs_f64(s).ok());
                 self.asks.client_timeout = self.asks.client_timeout.into_iter().chain(told).min();

@@ -10,18 +10,21 @@ use http::uri::Scheme;
 use http::{Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::Target;
 use super::dial::dial;
 use super::names::Names;
-use super::wire::{Heard, Wire};
+use super::streams::{Polling, Streams};
+use super::wire::{Heard, Place, Wire};
 use crate::body::Outgoing;
 use crate::error::{Error, Kind};
 
@@ -90,7 +93,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum Sender {
     Http1(Http1),
-    Http2(http2::SendRequest<Outgoing>),
+    Http2(Http2),
 }
 
 #[derive(Debug)]
@@ -107,6 +110,14 @@ impl Drop for Http1 {
             self.driver.abort();
         }
     }
+}
+
+#[derive(Debug)]
+struct Http2 {
+    sender: http2::SendRequest<Outgoing>,
+    streams: Streams,
+    /// Of the one exchange that this handle is for; the pool's own is for none.
+    _place: Option<Place>,
 }
 
 impl Connection {
@@ -147,7 +158,7 @@ impl Connection {
                 request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
                 Either::Left(sender.try_send_request(request))
             }
-            Sender::Http2(sender) => {
+            Sender::Http2(Http2 { sender, .. }) => {
                 *request.version_mut() = Version::HTTP_2;
                 // `:authority` takes Host's place (RFC 9113 section 8.3.1).
                 request.headers_mut().remove(header::HOST);
@@ -163,7 +174,7 @@ impl Connection {
     pub(super) fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1(http1) => http1.sender.is_closed(),
-            Sender::Http2(sender) => sender.is_closed(),
+            Sender::Http2(http2) => http2.sender.is_closed(),
         }
     }
 
@@ -171,7 +182,7 @@ impl Connection {
     pub(super) fn is_ready(&self) -> bool {
         match &self.sender {
             Sender::Http1(http1) => http1.sender.is_ready(),
-            Sender::Http2(sender) => sender.is_ready(),
+            Sender::Http2(http2) => http2.sender.is_ready(),
         }
     }
 
@@ -180,14 +191,13 @@ impl Connection {
         matches!(self.sender, Sender::Http2(_))
     }
 
-    /// The same connection once more, where it [is shared](Self::is_shared).
+    /// The same connection for one exchange more: where it [is shared](Self::is_shared), and its peer takes one more.
+    /// Beyond that requests would wait unseen, and could be sent after nobody waits for them any more.
     pub(super) fn share(&self) -> Option<Self> {
-        match &self.sender {
-            Sender::Http1(_) => None,
-            Sender::Http2(sender) => {
-                Some(Self { sender: Sender::Http2(sender.clone()), wire: Arc::clone(&self.wire) })
-            }
-        }
+        let Sender::Http2(Http2 { sender, streams, .. }) = &self.sender else { return None };
+        let place = self.wire.enter(streams.max())?;
+        let http2 = Http2 { sender: sender.clone(), streams: streams.clone(), _place: Some(place) };
+        Some(Self { sender: Sender::Http2(http2), wire: Arc::clone(&self.wire) })
     }
 }
 
@@ -221,13 +231,18 @@ where
     Ok(Connection { sender: Sender::Http1(http1), wire })
 }
 
-async fn handshake_http2<S>(stream: S, target: &Target, wire: Arc<Wire>) -> Result<Connection, Error>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+async fn handshake_http2(
+    stream: TlsStream<TcpStream>,
+    target: &Target,
+    wire: Arc<Wire>,
+) -> Result<Connection, Error> {
+    let executor = Polling::default();
+    let settling = executor.clone();
+    let (mut sender, connection) = http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_BYTES)
+        // None until the peer has said how many it takes.
+        .initial_max_send_streams(0)
         // A connection whose other side has gone without a word is found out, idle or not.
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
@@ -235,9 +250,10 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| handshake_failed(target, &e))?;
-    tokio::spawn(connection);
+    let streams = Streams::drive(connection, &settling);
+    settling.until(|| streams.max() > 0 || sender.is_closed()).await;
     ready(target, |cx| sender.poll_ready(cx)).await?;
-    Ok(Connection { sender: Sender::Http2(sender), wire })
+    Ok(Connection { sender: Sender::Http2(Http2 { sender, streams, _place: None }), wire })
 }
 
 async fn ready(

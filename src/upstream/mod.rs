@@ -10,6 +10,7 @@ mod limit;
 mod names;
 mod pool;
 mod response;
+mod streams;
 mod wire;
 
 pub use connect::Tls;
@@ -145,7 +146,7 @@ impl Upstream {
             let (mut lease, begun) = match pooled {
                 Some(lease) => (lease, now),
                 // Boxed: it is rare, and would make the future of every request several kilobytes larger.
-                None => (Box::pin(self.connect(timeouts, deadline)).await?, Instant::now()),
+                None => (Box::pin(self.connect(timeouts, deadline, anew)).await?, Instant::now()),
             };
             let Some(sending) = request.take() else { break };
             // An upload that streams may take longer than any answer to it; the deadline bounds both.
@@ -183,10 +184,11 @@ impl Upstream {
         Failed { error: Error::new(Kind::Internal, detail), phase: Phase::Sent }
     }
 
-    async fn connect(&self, timeouts: &Timeouts, deadline: Instant) -> Result<Lease, Failed> {
+    async fn connect(&self, timeouts: &Timeouts, deadline: Instant, anew: bool) -> Result<Lease, Failed> {
         let limit = Instant::now() + timeouts.connect;
         let may_share = self.target.scheme == Scheme::HTTPS;
-        let making = self.pool.make(may_share, || Connection::open(&self.target, &self.tls, &self.names));
+        let making =
+            self.pool.make(may_share, anew, || Connection::open(&self.target, &self.tls, &self.names));
         match timeout_at(limit.min(deadline), making).await {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(error)) => Err(Failed { error, phase: Phase::NeverSent }),

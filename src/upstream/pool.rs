@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::connect::Connection;
 use super::idle::{self, Patience};
+use super::wire::Wire;
 use crate::error::Error;
 
 /// Idle HTTP/1.1 connections kept per upstream.
@@ -17,12 +18,12 @@ const MAX_IDLE: usize = 64;
 /// The oldest of more than one idle connection goes after this.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// The connections of one upstream that no exchange is using, and the shared HTTP/2 one.
+/// The connections of one upstream that no exchange is using, and the shared ones of HTTP/2.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     idle: Mutex<Idle>,
-    /// Every exchange of an HTTP/2 upstream shares this one.
-    shared: Mutex<Option<Connection>>,
+    /// The exchanges of an HTTP/2 upstream share the first of these that takes one more.
+    shared: Mutex<Vec<Connection>>,
     /// There has been a shared one: spares the others the look.
     shares: AtomicBool,
     /// The last connection made carries one exchange at a time.
@@ -64,7 +65,7 @@ impl Pool {
     /// A connection that can take a request now.
     pub(super) fn checkout(self: &Arc<Self>, now: Instant) -> Option<Lease> {
         if self.shares.load(Relaxed)
-            && let Some(lease) = self.checkout_shared(now)
+            && let Some(lease) = self.checkout_shared(now, |_| true)
         {
             return Some(lease);
         }
@@ -94,15 +95,13 @@ impl Pool {
         None
     }
 
-    fn checkout_shared(self: &Arc<Self>, now: Instant) -> Option<Lease> {
+    fn checkout_shared(self: &Arc<Self>, now: Instant, which: impl Fn(&Wire) -> bool) -> Option<Lease> {
         let mut shared = lock(&self.shared);
-        let connection = shared.as_ref()?;
-        if connection.is_closed() || !connection.wire.is_current(now) {
-            // Exchanges on it hold their own handles and go on.
-            *shared = None;
-            return None;
-        }
-        let connection = connection.share()?;
+        // Exchanges on those that leave hold their own handles and go on.
+        shared.retain(|connection| !connection.is_closed() && connection.wire.is_current(now));
+        let connection =
+            shared.iter().filter(|connection| which(&connection.wire)).find_map(Connection::share)?;
+        drop(shared);
         Some(self.lend(connection, true))
     }
 
@@ -113,20 +112,19 @@ impl Pool {
 
     /// Takes in a connection just made, and lends it.
     pub(super) fn admit(self: &Arc<Self>, connection: Connection) -> Lease {
-        let again = connection.share();
-        self.alone.store(again.is_none(), Relaxed);
-        if again.is_some() {
-            *lock(&self.shared) = again;
-            self.shares.store(true, Relaxed);
-        }
-        self.lend(connection, false)
+        self.alone.store(!connection.is_shared(), Relaxed);
+        let Some(first) = connection.share() else { return self.lend(connection, false) };
+        lock(&self.shared).push(connection);
+        self.shares.store(true, Relaxed);
+        self.lend(first, false)
     }
 
     /// Makes a connection. Where it may turn out to be one that all share (`may_share`), one makes it and the others wait:
-    /// for the connection, or for what went wrong with it. Who gives up making it leaves it to the next.
+    /// for the connection, or for what went wrong with it. `anew`: none that was there before will do. Who gives up making it leaves it to the next.
     pub(super) async fn make<F>(
         self: &Arc<Self>,
         may_share: bool,
+        anew: bool,
         make: impl FnOnce() -> F,
     ) -> Result<Lease, Error>
     where
@@ -138,7 +136,7 @@ impl Pool {
             return Ok(self.admit(make().await?));
         }
         let mut turn = self.turn.lock().await;
-        if let Some(lease) = self.checkout_shared(Instant::now()) {
+        if let Some(lease) = self.checkout_shared(Instant::now(), |wire| !anew || wire.is_younger(came)) {
             return Ok(lease);
         }
         if let Some((_, error)) = turn.as_ref().filter(|(failed, _)| *failed > came) {
@@ -190,10 +188,8 @@ impl Lease {
 
     /// The next exchange takes another connection.
     pub(super) fn forget(&self) {
-        let mut shared = lock(&self.pool.shared);
-        if shared.as_ref().is_some_and(|shared| Arc::ptr_eq(&shared.wire, &self.connection.wire)) {
-            *shared = None;
-        }
+        let wire = &self.connection.wire;
+        lock(&self.pool.shared).retain(|shared| !Arc::ptr_eq(&shared.wire, wire));
     }
 
     /// Gives the connection back after a complete exchange. Without this it is closed.

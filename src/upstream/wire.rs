@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,18 +19,23 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Wire {
     address: Arc<Address>,
+    made: Instant,
     /// No request begins after this.
     retires: Instant,
     /// Reads that brought something.
     reads: AtomicU64,
+    /// Exchanges on it, where several may be.
+    exchanges: AtomicUsize,
     /// When it ended.
     ended: OnceLock<Instant>,
 }
 
 impl Wire {
     pub(super) fn new(address: Arc<Address>) -> Arc<Self> {
-        let retires = Instant::now() + MAX_AGE.mul_f64(0.9 + 0.2 * fastrand::f64());
-        Arc::new(Self { address, retires, reads: AtomicU64::new(0), ended: OnceLock::new() })
+        let made = Instant::now();
+        let retires = made + MAX_AGE.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let (reads, exchanges) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Arc::new(Self { address, made, retires, reads, exchanges, ended: OnceLock::new() })
     }
 
     /// Whether further requests may go this way.
@@ -38,9 +43,20 @@ impl Wire {
         now < self.retires && !self.address.is_gone()
     }
 
+    /// Whether it was made after this.
+    pub(super) fn is_younger(&self, than: Instant) -> bool {
+        self.made > than
+    }
+
     /// Grows with everything that comes in. Of HTTP/1.1 only.
     pub(super) fn reads(&self) -> u64 {
         self.reads.load(Relaxed)
+    }
+
+    /// One exchange more, if there are fewer than `max`.
+    pub(super) fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
+        let free = |exchanges| (exchanges < max).then_some(exchanges + 1);
+        self.exchanges.fetch_update(Relaxed, Relaxed, free).ok().map(|_| Place(Arc::clone(self)))
     }
 
     /// It is over now.
@@ -51,6 +67,16 @@ impl Wire {
     /// When it ended, if it has.
     pub(super) fn ended(&self) -> Option<Instant> {
         self.ended.get().copied()
+    }
+}
+
+/// An exchange among those of a connection. Free when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Wire>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.exchanges.fetch_sub(1, Relaxed);
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 upstreams: one connection for all, what its end says about retrying, and how a silent end is found out.
+//! HTTP/2 upstreams: one connection for as many as it takes, what its end says about retrying, and how a silent end is found out.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::support::frames::{PING, RST_STREAM, frame, goaway, greet, next, next_request, ok};
+use crate::support::frames::{PING, RST_STREAM, SETTINGS, frame, goaway, greet, next, next_request, ok};
 use crate::support::secure::{Authority, Http2, accept, whole};
-use crate::support::{Pillion, advance, client, eventually, within};
+use crate::support::{Gate, Pillion, advance, client, eventually, within};
 
 const BODY: &str = r#"{"messages":[{"role":"user","content":"a"}]}"#;
 
@@ -127,6 +127,86 @@ async fn a_burst_on_a_cold_upstream_makes_one_connection() {
     let pillion = Pillion::trusting(&authority, "http", "localhost", upstream.address).await;
     assert_eq!(statuses(&pillion, 32, 32).await, [200; 32]);
     assert_eq!((upstream.seen().len(), upstream.connections()), (32, 1));
+}
+
+/// RFC 9113 section 5.1.2: beyond what the peer takes at a time, requests go on a further connection.
+#[tokio::test]
+async fn rfc9113_5_1_2_a_connection_carries_no_more_than_its_peer_takes() {
+    let authority = Authority::new();
+    let (seen, connections, gate) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Gate::new());
+    let (count, made, held) = (Arc::clone(&seen), Arc::clone(&connections), gate.clone());
+    let address = accept(authority.acceptor("localhost", &["h2"]), move |_, stream| {
+        made.fetch_add(1, SeqCst);
+        let (count, held) = (Arc::clone(&count), held.clone());
+        async move {
+            let handshake =
+                h2::server::Builder::new().max_concurrent_streams(2).handshake::<_, Bytes>(stream);
+            let Ok(mut connection) = handshake.await else { return };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                count.fetch_add(1, SeqCst);
+                let held = held.clone();
+                tokio::spawn(async move {
+                    held.wait().await;
+                    let _ = respond.send_response(Response::new(()), true);
+                });
+            }
+        }
+    })
+    .await;
+    let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
+    let mut asking = JoinSet::new();
+    for _ in 0..5 {
+        let to = pillion.addr;
+        asking.spawn(async move { client::exchange(to, "POST", "/once", &[], BODY).await.status });
+    }
+    eventually("all five", async || seen.load(SeqCst) == 5).await;
+    assert_eq!(connections.load(SeqCst), 3);
+    gate.open();
+    assert_eq!(within("all answers", asking.join_all()).await, [200; 5]);
+    for _ in 0..5 {
+        assert_eq!(pillion.post("/once", BODY).await.status, 200);
+    }
+    assert_eq!((seen.load(SeqCst), connections.load(SeqCst)), (10, 3), "none refused, none made in vain");
+    assert!(pillion.metric("pillion_retries_total", &[]).await < 0.5);
+}
+
+/// What the peer takes may change at any time; what the next request goes by is what it said last.
+#[tokio::test]
+async fn rfc9113_6_5_2_a_peer_may_take_fewer_later_on() {
+    let authority = Authority::new();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let address = accept(authority.acceptor("localhost", &["h2"]), move |number, mut stream| {
+        let tell = tell.clone();
+        async move {
+            greet(&mut stream).await;
+            let id = next_request(&mut stream).await.unwrap();
+            if number > 0 {
+                let _ = stream.write_all(&ok(id)).await;
+            }
+            // MAX_CONCURRENT_STREAMS: 1
+            let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1])).await;
+            while let Some((kind, ..)) = next(&mut stream).await {
+                let _ = tell.send(kind);
+            }
+        }
+    })
+    .await;
+    let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
+    let mut first = pillion.connect().await;
+    first.ask("POST", "/once", &[], BODY).await;
+    let acknowledged = async { while told.recv().await != Some(SETTINGS) {} };
+    within("the acknowledgement", acknowledged).await;
+    assert_eq!(within("the second", pillion.post("/once", BODY)).await.status, 200);
+}
+
+/// Nothing is known of what it would have taken, and nothing was sent.
+#[tokio::test]
+async fn a_connection_that_ends_before_its_settings_is_told_at_once() {
+    let authority = Authority::new();
+    let address = accept(authority.acceptor("localhost", &["h2"]), |_, stream| async { drop(stream) }).await;
+    let pillion = Pillion::trusting(&authority, "http", "localhost", address).await;
+    assert_eq!(within("the failure", pillion.post("/once", BODY)).await.status, 502);
 }
 
 /// Who waits for another's connection is not left alone when that one leaves, nor with its failure when it fails.
