@@ -1,12 +1,13 @@
 //! Connections kept for the next request: last in, first out, so that those not needed grow old and go.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::HeaderMap;
+use tokio::runtime::Handle;
 use tokio::sync;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::connect::Connection;
 use super::idle::{self, Patience};
@@ -15,6 +16,8 @@ use crate::error::Error;
 
 /// Idle HTTP/1.1 connections kept per upstream.
 const MAX_IDLE: usize = 64;
+/// An idle connection not ready by then is not idle: its upstream has answered early, and does not read the rest.
+const MAX_UNREADY_TIME: Duration = Duration::from_secs(1);
 /// The oldest of more than one idle connection goes after this.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 
@@ -37,6 +40,8 @@ pub(super) struct Pool {
 struct Idle {
     connections: Vec<Sleeping>,
     patience: Patience,
+    /// Somebody looks after those that were not ready when they were given back.
+    swept: bool,
 }
 
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl Pool {
             return Some(lease);
         }
         let mut idle = lock(&self.idle);
-        let Idle { connections, patience } = &mut *idle;
+        let Idle { connections, patience, .. } = &mut *idle;
         let mut at = connections.len();
         while at > 0 {
             at -= 1;
@@ -199,13 +204,43 @@ impl Lease {
             return;
         }
         let since = Instant::now();
-        let connections = &mut lock(&pool.idle).connections;
+        let is_ready = connection.is_ready();
+        let mut idle = lock(&pool.idle);
+        let connections = &mut idle.connections;
         let oldest = connections.first();
         if oldest.is_some_and(|oldest| since - oldest.since >= MAX_IDLE_TIME) || connections.len() >= MAX_IDLE
         {
             connections.remove(0);
         }
         connections.push(Sleeping { connection, keep, since });
+        if !is_ready
+            && !idle.swept
+            && let Ok(runtime) = Handle::try_current()
+        {
+            idle.swept = true;
+            drop(idle);
+            runtime.spawn(sweep(Arc::downgrade(&pool)));
+        }
+    }
+}
+
+/// Ends what is not ready in time, as long as there is something that is not ready.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        sleep(MAX_UNREADY_TIME).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let now = Instant::now();
+        let mut idle = lock(&pool.idle);
+        let in_time = |sleeping: &Sleeping| now - sleeping.since < MAX_UNREADY_TIME;
+        idle.connections.retain(|sleeping| {
+            sleeping.connection.is_ready() || sleeping.connection.is_closed() || in_time(sleeping)
+        });
+        let mut connections = idle.connections.iter();
+        idle.swept =
+            connections.any(|Sleeping { connection, .. }| !connection.is_ready() && !connection.is_closed());
+        if !idle.swept {
+            return;
+        }
     }
 }
 

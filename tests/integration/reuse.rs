@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use pillion::upstream::{Phase, Resolver};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::support::direct::Direct;
-use crate::support::{Answer, Gate, Pillion, Step, Upstream, advance};
+use crate::support::{Answer, Gate, Pillion, Step, Upstream, advance, within};
 
 const FOUND: &str = r#"{"result":[{"id":"a"}]}"#;
 
@@ -221,4 +223,29 @@ async fn an_answer_before_the_end_of_the_request_ends_the_connection() {
     upstream.push(Answer::ok("next"));
     assert_eq!(pillion.get("/next").await.text(), "next");
     assert_eq!(upstream.connections(), 2);
+}
+
+/// It answers early, keeps the connection, and never reads the rest: a second later it is let go with what was left.
+#[tokio::test]
+async fn a_connection_whose_request_is_never_read_is_not_kept() {
+    const LENGTH: usize = 30 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let yaml = "routes: [{name: r, path: /, upstream: '${UP}', preset: http}]";
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let pillion = Pillion::start(yaml, &[("UP", &url)]).await;
+    let mut client = pillion.connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+    client.send("x".repeat(LENGTH)).await;
+    let (mut stuck, _) = within("a connection", listener.accept()).await.unwrap();
+    within("the content", stuck.readable()).await.unwrap();
+    stuck.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(client.response().await.status, 403);
+    pillion.metric_is("pillion_in_flight", &[], 0.0).await;
+    advance(Duration::from_millis(1100)).await;
+    // What was on its way by then.
+    let (mut read, mut part) = (0, vec![0; 1 << 16]);
+    while let Ok(more @ 1..) = within("the end", stuck.read(&mut part)).await {
+        read += more;
+    }
+    assert!(read < LENGTH, "all of it came");
 }
