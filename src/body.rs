@@ -12,8 +12,8 @@ use crate::error::{Error, Kind};
 /// The content of one attempt.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// All of it is here; another attempt is a clone of the handle.
-    Full(Option<Bytes>),
+    /// All of it is here, in one piece or in two; another attempt is a clone of the handles.
+    Full(Option<Bytes>, Option<Bytes>),
     /// Too large to keep: what was read already, then the rest as it comes. One attempt only.
     Streaming {
         /// Read before it turned out too large, in reverse order.
@@ -30,7 +30,12 @@ pub enum Outgoing {
 impl Outgoing {
     /// Content that is all here.
     pub fn full(content: Bytes) -> Self {
-        Self::Full((!content.is_empty()).then_some(content))
+        Self::Full((!content.is_empty()).then_some(content), None)
+    }
+
+    /// Content that is all here, in two pieces.
+    pub fn spliced([head, tail]: [Bytes; 2]) -> Self {
+        Self::Full(Some(head), (!tail.is_empty()).then_some(tail))
     }
 
     /// Content that was read in part, and has no more than `room` bytes to come.
@@ -50,7 +55,9 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
-            Outgoing::Full(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
+            Outgoing::Full(first, then) => {
+                Poll::Ready(first.take().or_else(|| then.take()).map(|content| Ok(Frame::data(content))))
+            }
             Outgoing::Streaming { prefix, prefix_len, rest, room } => {
                 if let Some(chunk) = prefix.pop() {
                     *prefix_len -= chunk.len() as u64;
@@ -77,14 +84,16 @@ impl Body for Outgoing {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Outgoing::Full(content) => content.is_none(),
+            Outgoing::Full(first, then) => first.is_none() && then.is_none(),
             Outgoing::Streaming { prefix, rest, .. } => prefix.is_empty() && rest.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Outgoing::Full(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
+            Outgoing::Full(first, then) => {
+                SizeHint::with_exact(first.iter().chain(then).map(|content| content.len() as u64).sum())
+            }
             Outgoing::Streaming { prefix_len, rest, .. } => rest
                 .size_hint()
                 .exact()

@@ -55,6 +55,7 @@ pub struct Scanner<'a> {
     at: usize,
     depth: u32,
     ascii: bool,
+    escaped: u64,
 }
 
 /// The members of an object that a [`Scanner`] is inside of.
@@ -115,7 +116,7 @@ impl Elements {
 impl<'a> Scanner<'a> {
     /// Stands before the first byte.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Scanner { bytes, at: 0, depth: 0, ascii: true }
+        Scanner { bytes, at: 0, depth: 0, ascii: true, escaped: 0 }
     }
 
     /// What the next value is; the scanner then stands at its first byte. The rest of it is not checked yet.
@@ -139,6 +140,15 @@ impl<'a> Scanner<'a> {
     /// All that was read or passed over is ASCII. May be false where only bytes close behind it are not.
     pub const fn is_ascii(&self) -> bool {
         self.ascii
+    }
+
+    /// Reads a string and counts its characters. A character beyond the basic plane that is escaped counts as two
+    /// (RFC 8259 section 7 spells it as a pair).
+    pub fn counted_string(&mut self) -> Result<(Text<'a>, u64), Invalid> {
+        let before = self.escaped;
+        let text = self.string()?;
+        let continuations = if self.ascii { 0 } else { utf8::continuations(text.raw) };
+        Ok((text, text.raw.len() as u64 - continuations - (self.escaped - before)))
     }
 
     /// Enters an object.
@@ -167,6 +177,7 @@ impl<'a> Scanner<'a> {
         let raw = rest.get(..inside.len).ok_or(Invalid::Syntax)?;
         self.at += inside.len + 1;
         self.ascii &= inside.ascii;
+        self.escaped += u64::from(inside.escaped);
         Ok(Text { raw })
     }
 

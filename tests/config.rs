@@ -9,6 +9,7 @@ use pillion::cache::fence::Settle;
 use pillion::config::{self, Config, Environment, Problems, presets, reference};
 use pillion::plan::{Action, LeavesState, Level, Operation, Plan, Rule, Source};
 use pillion::retry::Class;
+use pillion::window::Dialect;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -233,10 +234,11 @@ fn the_openai_preset() {
     assert_eq!(chat.timeouts.first_byte, Duration::from_secs(600));
     assert_eq!(chat.timeouts.connect, Duration::from_secs(5));
     assert_eq!(chat.leaves_state, LeavesState::Members(vec!["store".to_owned()]));
-    assert!(chat.window.is_some() && chat.reads_usage);
+    assert_eq!(chat.window.as_ref().unwrap().dialect, Dialect::Chat);
+    assert!(chat.reads_usage);
     let responses = rule(plan, "responses");
     assert_eq!(responses.leaves_state, LeavesState::Always);
-    assert!(responses.window.is_none());
+    assert_eq!(responses.window.as_ref().unwrap().dialect, Dialect::Responses);
     let embeddings = rule(plan, "embeddings");
     assert_eq!(embeddings.retry.class, Class::Idempotent);
     let Action::Embeddings(policy) = &embeddings.action else { panic!("embeddings are not cached") };
@@ -431,7 +433,9 @@ fn what_is_in_force_shows_no_secret() {
     let shown = config::effective(&config);
     assert!(!shown.contains("canary") && !format!("{config:?}").contains("canary"), "{shown}");
     assert!(
-        shown.contains("# Memory ceiling: 128MiB (stored responses 64MiB, request content 64MiB)"),
+        shown.contains(
+            "# Memory ceiling: 144MiB (stored responses 64MiB, request content 64MiB, conversations 16MiB)"
+        ),
         "{shown}"
     );
     assert!(shown.contains("redis://***@cache:6379"), "{shown}");

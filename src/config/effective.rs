@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::layers::NO_LIMIT;
 use super::units::{Ratio, Size, Time};
-use super::{Config, LogFormat};
+use super::{Config, LogFormat, Memory};
 use crate::plan::{Action, Condition, Level, Plan, Rule, Source, StopSdk, Values};
 use crate::retry::{Class, breaker};
 
@@ -40,14 +40,15 @@ impl Page {
         for note in &config.notes {
             self.line(0, &format!("# Note: {}.", note.replace(char::is_control, " ")));
         }
-        let (cache, buffers) = (config.memory.cache, config.memory.buffers);
+        let Memory { cache, buffers, conversations } = config.memory;
         self.line(
             0,
             &format!(
-                "# Memory ceiling: {} (stored responses {}, request content {}) besides the process itself.",
-                Size(cache.saturating_add(buffers)),
+                "# Memory ceiling: {} (stored responses {}, request content {}, conversations {}) besides the process itself.",
+                Size(cache.saturating_add(buffers).saturating_add(conversations)),
                 Size(cache),
-                Size(buffers)
+                Size(buffers),
+                Size(conversations)
             ),
         );
     }
@@ -66,9 +67,13 @@ impl Page {
             let secret = if redis.secret.is_some() { ", secret: '***'" } else { "" };
             self.line(0, &format!("redis: {{url: {url}, timeout: {timeout}, prefix: {prefix}{secret}}}"));
         }
-        let (cache, buffers) = (Size(config.memory.cache), Size(config.memory.buffers));
+        let Memory { cache, buffers, conversations } = config.memory;
+        let [cache, buffers, conversations] = [cache, buffers, conversations].map(Size);
         self.line(0, &format!("limits: {{max_in_flight: {}}}", config.max_in_flight));
-        self.line(0, &format!("memory: {{cache: {cache}, buffers: {buffers}}}"));
+        self.line(
+            0,
+            &format!("memory: {{cache: {cache}, buffers: {buffers}, conversations: {conversations}}}"),
+        );
         self.line(0, &format!("workers: {}", config.workers));
         self.line(0, &format!("drain: {}", time(config.drain)));
         let format = match config.log.format {
@@ -187,11 +192,15 @@ impl Page {
         if let Some(window) = &rule.window {
             let (enabled, shadow, most, step) =
                 (window.enabled, window.shadow, window.max_messages, window.step);
-            let bytes = Size(window.max_bytes);
+            let (bytes, dialect) = (Size(window.max_bytes), window.dialect.word());
+            let mut tokens = String::new();
+            if window.max_tokens > 0 {
+                tokens = format!(", max_tokens: {}, encoding: {}", window.max_tokens, window.encoding.word());
+            }
             self.line(
                 4,
                 &format!(
-                    "window: {{enabled: {enabled}, shadow: {shadow}, max_messages: {most}, step: {step}, max_bytes: {bytes}}}"
+                    "window: {{enabled: {enabled}, shadow: {shadow}, max_messages: {most}, step: {step}, max_bytes: {bytes}{tokens}}} # {dialect}"
                 ),
             );
         }

@@ -326,10 +326,33 @@ pub(super) struct Window {
     pub(super) step: Option<u32>,
     /// Bytes of history forwarded. 0 is no limit.
     pub(super) max_bytes: Option<Size>,
+    /// Tokens of history forwarded. 0 is no limit, and none are counted.
+    #[schemars(range(max = 1_000_000_000))]
+    pub(super) max_tokens: Option<u32>,
+    /// How the tokens of `max_tokens` are counted.
+    pub(super) encoding: Option<Encoding>,
     /// A conversation not seen for so long is over.
     pub(super) idle_ttl: Option<Time>,
     /// The request header that names the conversation. It is not forwarded.
     pub(super) id_header: Option<String>,
+}
+
+/// How tokens are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Encoding {
+    /// By the request's `model`; estimated where that is none of OpenAI's.
+    #[default]
+    Auto,
+    /// GPT-4o and later.
+    #[serde(rename = "o200k_base")]
+    O200k,
+    /// GPT-4 and GPT-3.5.
+    #[serde(rename = "cl100k_base")]
+    Cl100k,
+    /// A token for every four bytes.
+    Estimate,
 }
 
 /// Bounds on the content of requests.
@@ -360,6 +383,8 @@ pub(super) struct Memory {
     pub(super) cache: Option<Size>,
     /// Request content held for further attempts.
     pub(super) buffers: Option<Size>,
+    /// What is known of conversations. 0: nothing is.
+    pub(super) conversations: Option<Size>,
 }
 
 /// What is logged, and how.

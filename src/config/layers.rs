@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::file::{Breaker, Cache, Defaults, File, Limits, Retry, Route, StopSdk, Timeouts, Window};
+use super::file::{
+    Breaker, Cache, Defaults, Encoding, File, Limits, Retry, Route, StopSdk, Timeouts, Window,
+};
 use super::overrides::Overrides;
 use super::presets::Numbers;
 use super::units::{Size, Time};
@@ -161,7 +163,7 @@ impl Layers<'_> {
     }
 
     /// How conversations are trimmed.
-    pub(super) fn window(&self) -> window::Policy {
+    pub(super) fn window(&self, dialect: window::Dialect) -> window::Policy {
         let layers = self.windows();
         let messages = self.overrides.max_messages.unwrap_or_else(|| first(&layers, |w| w.max_messages));
         window::Policy {
@@ -170,6 +172,14 @@ impl Layers<'_> {
             max_messages: messages as usize,
             step: first(&layers, |w| w.step).max(1) as usize,
             max_bytes: first(&layers, |w| w.max_bytes).0,
+            max_tokens: u64::from(first(&layers, |w| w.max_tokens)),
+            encoding: match first(&layers, |w| w.encoding) {
+                Encoding::Auto => window::Encoding::Auto,
+                Encoding::O200k => window::Encoding::O200k,
+                Encoding::Cl100k => window::Encoding::Cl100k,
+                Encoding::Estimate => window::Encoding::Estimate,
+            },
+            dialect,
         }
     }
 

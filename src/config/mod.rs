@@ -181,6 +181,8 @@ pub struct Memory {
     pub cache: u64,
     /// Request content held for replay.
     pub buffers: u64,
+    /// What is known of conversations; 0: nothing is.
+    pub conversations: u64,
 }
 
 /// What is logged, and how.

@@ -214,7 +214,11 @@ fn memory(written: Option<&file::Memory>) -> Memory {
             written.and_then(pick).or_else(|| built_in().memory.as_ref().and_then(pick)).unwrap_or_default();
         bytes
     };
-    Memory { cache: size(|memory| memory.cache), buffers: size(|memory| memory.buffers) }
+    Memory {
+        cache: size(|memory| memory.cache),
+        buffers: size(|memory| memory.buffers),
+        conversations: size(|memory| memory.conversations),
+    }
 }
 
 fn workers(file: &File) -> usize {

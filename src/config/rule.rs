@@ -46,8 +46,8 @@ pub(super) struct Rule {
     pub(super) not_idempotent_if: Option<Vec<String>>,
     /// Whether a chat leaves state at the upstream: `always`, or the members of the request that make it so.
     pub(super) leaves_state: Option<LeavesState>,
-    /// Whether the request carries a conversation that may be trimmed.
-    pub(super) window: Option<bool>,
+    /// Whose conversation the request carries, which may be trimmed then. `true` is `chat`.
+    pub(super) window: Option<Window>,
     /// Whether its responses tell the tokens used.
     pub(super) usage: Option<bool>,
     /// What an answer must look like to be stored. Missing: what the preset knows of the service.
@@ -180,6 +180,29 @@ pub(super) enum LeavesState {
     Always(Always),
     /// Where one of these members is there and neither `false` nor `null`.
     Members(Vec<String>),
+}
+
+/// Whose conversation a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Window {
+    /// OpenAI's chat completions, or none.
+    Truth(bool),
+    /// Whose.
+    Dialect(Conversation),
+}
+
+/// The APIs whose conversations are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum Conversation {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's Responses.
+    Responses,
+    /// Anthropic's Messages.
+    Messages,
 }
 
 /// `always`.

@@ -21,6 +21,8 @@ pub(super) struct Inside {
     pub(super) len: usize,
     /// Nothing but ASCII. Also false where only bytes behind the string are not.
     pub(super) ascii: bool,
+    /// Bytes that escapes take beyond one for each.
+    pub(super) escaped: u32,
 }
 
 /// `None` where the string does not end, holds a control character or an escape that there is not.
@@ -37,7 +39,7 @@ pub(super) fn inside(bytes: &[u8]) -> Option<Inside> {
             if (word >> (at * 8)) as u8 != b'"' {
                 break;
             }
-            return Some(Inside { len: len + at as usize, ascii: true });
+            return Some(Inside { len: len + at as usize, ascii: true, escaped: 0 });
         }
         len += 8;
     }
@@ -70,6 +72,7 @@ fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
     // The first byte is escaped by the last one before; which of the first are digits of a `\u` that began before.
     let (mut escape, mut digits) = (0, 0);
     let mut passing = true;
+    let mut escaped = 0;
     // Asked once, where the string ends: what is wrong stays wrong.
     let (mut least, mut most) = (u8x64::splat(simd, u8::MAX), u8x64::splat(simd, 0));
     loop {
@@ -99,18 +102,21 @@ fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
             // Leaves out the quotes that are escaped.
             if quotes ^ (escapes & !usual) | digits == 0 {
                 least = least.min(block);
+                escaped += escapes.count_ones();
                 continue;
             }
             let mut wrong = block.simd_lt(0x20).to_bitmask();
-            let others = escapes & !(quotes | usual);
-            if others | digits != 0 {
-                let (broken, wanted) = broken(simd, bytes, others, digits);
-                wrong |= broken;
-                digits = wanted;
-            }
             let ends = quotes & !escapes;
             // All bits up to the first end; all there are where there is none. What stands behind is not the string's.
             let ours = ends ^ ends.wrapping_sub(1);
+            escaped += (escapes & ours).count_ones();
+            let others = escapes & !(quotes | usual);
+            if others | digits != 0 {
+                let broken = broken(simd, bytes, others, digits);
+                wrong |= broken.wrong;
+                digits = broken.wanted;
+                escaped += 4 * (broken.unicode & ours).count_ones();
+            }
             if wrong & ours != 0 {
                 return None;
             }
@@ -119,7 +125,7 @@ fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
                     return None;
                 }
                 let len = before + at * BLOCK + ends.trailing_zeros() as usize;
-                return Some(Inside { len, ascii: !most.simd_ge(0x80).any_true() });
+                return Some(Inside { len, ascii: !most.simd_ge(0x80).any_true(), escaped });
             }
         }
         let rest = rest.take()?;
@@ -139,12 +145,21 @@ fn escapes(slashes: u64, escape: u64) -> (u64, u64) {
     (runs ^ (slashes | escape), (runs & slashes) >> 63)
 }
 
-/// Of `escapes`, and of the digits that are wanted behind each `\u`, those that are something else. Then the digits
-/// that are wanted of the next block.
+/// What rare escapes come to in a block.
+struct Broken {
+    /// Those that there are not, and what stands in the place of digits.
+    wrong: u64,
+    /// The digits that are wanted of the next block.
+    wanted: u64,
+    /// Each `u` behind a backslash.
+    unicode: u64,
+}
+
+/// Looks at `escapes`, and at the digits that are wanted behind each `\u`.
 // Cold: a call empties the vector registers, and they would be kept in memory for it in every block.
 #[cold]
 #[inline(never)]
-fn broken<S: Simd>(simd: S, bytes: &[u8; BLOCK], escapes: u64, digits: u64) -> (u64, u64) {
+fn broken<S: Simd>(simd: S, bytes: &[u8; BLOCK], escapes: u64, digits: u64) -> Broken {
     simd.vectorize(
         #[inline(always)]
         || {
@@ -162,7 +177,8 @@ fn broken<S: Simd>(simd: S, bytes: &[u8; BLOCK], escapes: u64, digits: u64) -> (
                 let letter = ((block | 0x20) - b'a').simd_le(5);
                 wrong |= wanted & !(numeral | letter).to_bitmask();
             }
-            (wrong, unicode >> 63 | unicode >> 62 | unicode >> 61 | unicode >> 60)
+            let wanted = unicode >> 63 | unicode >> 62 | unicode >> 61 | unicode >> 60;
+            Broken { wrong, wanted, unicode }
         },
     )
 }

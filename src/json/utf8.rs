@@ -22,6 +22,28 @@ fn valid(level: Level, bytes: &[u8]) -> bool {
     dispatch!(level, simd => walk(simd, bytes))
 }
 
+/// How many bytes continue a character that began before them (RFC 3629 section 3).
+pub(super) fn continuations(bytes: &[u8]) -> u64 {
+    count(Level::new(), bytes)
+}
+
+fn count(level: Level, bytes: &[u8]) -> u64 {
+    dispatch!(level, simd => count_in(simd, bytes))
+}
+
+#[inline(always)]
+fn count_in<S: Simd>(simd: S, bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let whole: u64 = blocks
+        .iter()
+        .map(|bytes| {
+            let block = u8x64::simd_from(simd, *bytes);
+            u64::from((block & 0xc0).simd_eq(0x80).to_bitmask().count_ones())
+        })
+        .sum();
+    whole + rest.iter().filter(|byte| **byte & 0xc0 == 0x80).count() as u64
+}
+
 #[inline(always)]
 fn walk<S: Simd>(simd: S, bytes: &[u8]) -> bool {
     // Before the first byte and behind the last there is as good as ASCII, which nothing may be left wanting at.

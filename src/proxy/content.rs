@@ -24,6 +24,8 @@ const AHEAD: u64 = 64;
 pub(crate) enum Content {
     /// All of it.
     Whole(Bytes),
+    /// A conversation without what was cut out of it.
+    Spliced([Bytes; 2]),
     /// Not held: what was read, the rest, and how much that may be, in bytes.
     Streaming { prefix: Vec<Bytes>, rest: Incoming, room: u64, why: Unheld },
 }

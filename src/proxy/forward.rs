@@ -35,7 +35,7 @@ pub(super) async fn forward(
     };
     let mut course = Course::default();
     let awaits_first = !terms.no_retry
-        && outbound.whole().is_some()
+        && outbound.is_held()
         && rule.retry.awaits_first_event(terms.class, terms.client_retries);
     loop {
         let Turn { begun, permit, probe } = turn;
@@ -45,7 +45,7 @@ pub(super) async fn forward(
         attempts.ended(now - begun, outcome.is_unfinished());
         series.attempt(now - begun);
         let failure = outcome.failure(&route.plan.billing_codes);
-        let given = (now - begun, outbound.whole().is_some());
+        let given = (now - begun, outbound.is_held());
         route.note(course.made == 0, health(&outcome, failure, rule.timeouts.total, given), begun, now);
         drop(probe);
         let Some(failure) = failure else {

@@ -56,7 +56,7 @@ use crate::metrics::{Gauges, Metrics, Vocabulary};
 use crate::plan::{Action, Operation, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
-use crate::window;
+use crate::window::{self, Counter};
 use answer::Forwarded;
 use buffers::Buffers;
 use cache::Cache;
@@ -100,6 +100,7 @@ pub struct Proxy {
     tables: Vec<Table>,
     cache: Arc<Cache>,
     buffers: Arc<Buffers>,
+    counter: Counter,
     metrics: Arc<Metrics>,
     /// Tells our own requests when they come back to us; random per process, so that two instances may stand in line.
     pseudonym: String,
@@ -164,6 +165,7 @@ impl Proxy {
             tables,
             cache: Arc::new(cache),
             buffers,
+            counter: Counter::new(),
             metrics,
             pseudonym,
             via,
@@ -267,7 +269,7 @@ impl Proxy {
         if let (Content::Streaming { .. }, Some(series)) = (&content, exchange.series()) {
             series.body_streamed();
         }
-        let Trimmed { content, original, class } = trim(rule, &seen, content, exchange);
+        let Trimmed { content, original, class } = trim(rule, &seen, &self.counter, content, exchange);
         let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
         let hold = if rule.operation == Operation::Search { SEARCH_ANSWER } else { 0 };
         let terms = Terms { rule: found, class, deadline, total, no_retry, client_retries, hold };
@@ -316,6 +318,7 @@ impl Proxy {
         let request::Parts { method, mut headers, .. } = head;
         let length = match &content {
             Content::Whole(content) => Some(content.len() as u64),
+            Content::Spliced([head, tail]) => Some((head.len() + tail.len()) as u64),
             Content::Streaming { .. } => None,
         };
         seen.forward(&mut headers, &route.plan.id_header, route.upstream.host(), &self.via, length);

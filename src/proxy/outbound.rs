@@ -49,14 +49,16 @@ pub(super) struct Terms {
 impl Outbound {
     /// The request for one attempt; `None` when its content is gone: what streams cannot be sent twice.
     pub(super) fn attempt(&mut self) -> Option<Request<Outgoing>> {
-        let body = if let Some(whole) = self.whole() {
-            Outgoing::full(whole.clone())
-        } else {
-            let Some(Content::Streaming { prefix, rest, room, why }) = self.content.take() else {
-                return None;
-            };
-            self.unheld = Some(why);
-            Outgoing::streaming(prefix, rest, room)
+        let body = match &self.content {
+            Some(Content::Whole(whole)) => Outgoing::full(whole.clone()),
+            Some(Content::Spliced(pieces)) => Outgoing::spliced(pieces.clone()),
+            _ => {
+                let Some(Content::Streaming { prefix, rest, room, why }) = self.content.take() else {
+                    return None;
+                };
+                self.unheld = Some(why);
+                Outgoing::streaming(prefix, rest, room)
+            }
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -85,7 +87,12 @@ impl Outbound {
         self.asked.as_mut().is_some_and(|asked| matches!(asked.try_recv(), Err(TryRecvError::Closed)))
     }
 
-    /// The content, if all of it is here.
+    /// Whether the content can be sent again.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.content, Some(Content::Whole(_) | Content::Spliced(_)))
+    }
+
+    /// The content, if all of it is here as it came.
     pub(super) fn whole(&self) -> Option<&Bytes> {
         match &self.content {
             Some(Content::Whole(content)) => Some(content),

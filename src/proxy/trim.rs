@@ -7,6 +7,7 @@ use super::headers::Seen;
 use crate::exchange::Exchange;
 use crate::plan::{LeavesState, Rule};
 use crate::retry::Class;
+use crate::window::Counter;
 use crate::{json, window};
 
 /// What is forwarded of a conversation.
@@ -19,7 +20,13 @@ pub(super) struct Trimmed {
 }
 
 /// Trims the conversation, and reads on the way what the content says about trying twice.
-pub(super) fn trim(rule: &Rule, seen: &Seen, content: Content, exchange: &mut Exchange) -> Trimmed {
+pub(super) fn trim(
+    rule: &Rule,
+    seen: &Seen,
+    counter: &Counter,
+    content: Content,
+    exchange: &mut Exchange,
+) -> Trimmed {
     let class = rule.retry.class;
     let Content::Whole(whole) = &content else {
         return Trimmed { content, original: None, class };
@@ -41,7 +48,7 @@ pub(super) fn trim(rule: &Rule, seen: &Seen, content: Content, exchange: &mut Ex
         };
         return Trimmed { content, original: None, class };
     };
-    let reading = window::read(whole, policy, members);
+    let reading = window::read(whole, policy, counter, members);
     if let (Some(untouched), Some(series)) = (reading.untouched, exchange.series()) {
         series.window_untouched(untouched as usize);
     }
@@ -49,8 +56,12 @@ pub(super) fn trim(rule: &Rule, seen: &Seen, content: Content, exchange: &mut Ex
     *(if policy.shadow { &mut exchange.would_remove } else { &mut exchange.removed }) =
         reading.removed as u64;
     let class = judge_class(rule, class, whole, reading.leaves_state);
-    match reading.content {
-        Some(trimmed) => Trimmed { original: Some(whole.clone()), content: Content::Whole(trimmed), class },
+    match &reading.cut {
+        Some(cut) => Trimmed {
+            original: Some(whole.clone()),
+            content: Content::Spliced(window::splice(whole, cut)),
+            class,
+        },
         None => Trimmed { content, original: None, class },
     }
 }

@@ -152,7 +152,7 @@ impl Upstream {
             // An upload that streams may take longer than any answer to it; the deadline bounds both.
             let limit = match sending.body() {
                 Outgoing::Streaming { .. } => deadline,
-                Outgoing::Full(_) => begun + timeouts.first_byte,
+                Outgoing::Full(..) => begun + timeouts.first_byte,
             };
             let sent = lease.connection.send(sending, &self.target, &self.host);
             let mut failed = match timeout_at(limit.min(deadline), sent).await {

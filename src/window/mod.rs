@@ -1,169 +1,146 @@
 //! The sliding window: how much of a conversation is forwarded.
 //!
-//! It decides where the history is cut, and cuts it out of the raw bytes. It must never change a message that stays,
-//! separate a tool call from its results, or touch a body that it does not understand to the last byte: then the
-//! upstream is left to judge it.
+//! It decides where the history is cut, and which bytes that leaves out. It must never change a message that stays,
+//! separate a call from its results or thinking from what it is bound to, or touch a body that it does not understand to
+//! the last byte: then the upstream is left to judge it. One pass over the bytes, nothing is copied.
 
+mod chat;
 mod cut;
-mod openai;
+mod element;
+mod messages;
+mod policy;
+mod request;
+mod responses;
+mod tokens;
+mod untouched;
+
+pub use policy::{Dialect, Policy};
+pub use tokens::{Counter, Encoding};
+pub use untouched::Untouched;
+
+use std::ops::Range;
 
 use bytes::Bytes;
 
+use self::cut::Cutting;
+use self::element::{Element, Role};
+use self::tokens::Weighing;
 use crate::json;
 
-/// How a conversation is trimmed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Off: nothing is read or changed.
-    pub enabled: bool,
-    /// Report what would be trimmed, change nothing.
-    pub shadow: bool,
-    /// Messages forwarded besides the leading system and developer messages; 0 is no limit.
-    pub max_messages: usize,
-    /// The cut moves only every so many messages; 1 moves it each time.
-    pub step: usize,
-    /// Bytes of history forwarded; 0 is no limit.
-    pub max_bytes: u64,
-}
-
-/// What was found in a request for a chat, and what is to be forwarded instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What was found in a request that carries a conversation, and what of it is to be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Messages behind the head that are forwarded (in shadow: all of them). `None` when the body is not understood.
     pub forwarded: Option<usize>,
     /// Messages left out; in shadow, that would have been left out.
     pub removed: usize,
-    /// The content to forward in place of the original. `None` when nothing was cut, and in shadow.
-    pub content: Option<Bytes>,
+    /// The bytes of the body to leave out. `None` when nothing is cut, and in shadow.
+    pub cut: Option<Range<usize>>,
     /// The request asks the upstream to keep state, so sending it twice is not sending it once. Assumed of a body that
     /// is not readable as an object: a parser more lenient than ours may find the member in it.
     pub leaves_state: bool,
-    /// Why the body was left as it is although a limit may be exceeded.
+    /// Why the body was left as it is although a limit may be exceeded; why the cut is not where the limits are.
     pub untouched: Option<Untouched>,
+    /// Where the body names its conversation: a string, with its quotes.
+    pub id: Option<Range<usize>>,
+    /// What the conversation is, as it was received.
+    pub figures: Figures,
 }
 
-/// Why a body was not trimmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Untouched {
-    /// The content is encoded, or signed.
-    Encoded,
-    /// Not JSON, by RFC 8259 to the letter.
-    InvalidJson,
-    /// Nested deeper than [`json::MAX_DEPTH`].
-    TooDeep,
-    /// The top level is not an object.
-    NotObject,
-    /// There is no `messages`, or it is not an array.
-    NoMessages,
-    /// `messages` comes twice: parsers disagree about which one holds (RFC 8259 section 4).
-    DuplicateMessages,
-    /// An element of `messages` is not an object with one role that is a string.
-    UnreadableMessage,
-    /// A limit is exceeded, but there is no user message to cut before.
-    NoUserTurn,
-    /// A limit is exceeded, but the bytes are not UTF-8 (RFC 8259 section 8.1).
-    NotUtf8,
+/// Counts of a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Messages and items, those of the head included.
+    pub messages: u64,
+    /// Of them the user's; results of tools are not the user's.
+    pub user: u64,
+    /// Of them the assistant's.
+    pub assistant: u64,
+    /// Characters of text in them.
+    pub characters: u64,
+    /// Tokens, estimated: one for every four bytes, and a constant for each picture, sound and file.
+    pub tokens: u64,
+    /// Bytes of the history behind the head.
+    pub bytes: u64,
+    /// Of these, left out; in shadow, that would have been.
+    pub removed_bytes: u64,
+    /// Tokens of what is left out, estimated.
+    pub removed_tokens: u64,
+    /// There is a system prompt.
+    pub system_prompt: bool,
+    pub(self) head_tokens: u64,
 }
 
-impl Untouched {
-    /// Every reason, for label sets.
-    pub const ALL: [Untouched; 9] = [
-        Untouched::Encoded,
-        Untouched::InvalidJson,
-        Untouched::TooDeep,
-        Untouched::NotObject,
-        Untouched::NoMessages,
-        Untouched::DuplicateMessages,
-        Untouched::UnreadableMessage,
-        Untouched::NoUserTurn,
-        Untouched::NotUtf8,
-    ];
-
-    /// The labels, in the order of the variants.
-    pub const WORDS: [&'static str; 9] = {
-        let [a, b, c, d, e, f, g, h, i] = Untouched::ALL;
-        [a.word(), b.word(), c.word(), d.word(), e.word(), f.word(), g.word(), h.word(), i.word()]
-    };
-
-    /// The label of metrics and logs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Untouched::Encoded => "encoded",
-            Untouched::InvalidJson => "invalid_json",
-            Untouched::TooDeep => "too_deep",
-            Untouched::NotObject => "not_object",
-            Untouched::NoMessages => "no_messages",
-            Untouched::DuplicateMessages => "duplicate_messages",
-            Untouched::UnreadableMessage => "unreadable_message",
-            Untouched::NoUserTurn => "no_user_turn",
-            Untouched::NotUtf8 => "not_utf8",
-        }
+impl Figures {
+    fn add(&mut self, element: &Element) {
+        self.messages += 1;
+        self.user += u64::from(element.role == Role::User && !element.carrier);
+        self.assistant += u64::from(element.role == Role::Assistant);
+        self.system_prompt |= element.role == Role::Author;
+        self.characters += element.characters;
     }
 }
 
-impl From<json::Invalid> for Untouched {
-    fn from(invalid: json::Invalid) -> Self {
-        match invalid {
-            json::Invalid::Syntax => Untouched::InvalidJson,
-            json::Invalid::TooDeep => Untouched::TooDeep,
-            json::Invalid::NotObject => Untouched::NotObject,
-        }
-    }
-}
-
-/// Where one message lies in the body, and whether a turn begins with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Message {
-    start: usize,
-    end: usize,
-    user: bool,
-}
-
-/// Reads a chat completions request and trims it by `policy`. `state_members` are the top-level members that make
-/// the upstream keep state when they are neither null nor false.
-pub fn read(body: &Bytes, policy: &Policy, state_members: &[String]) -> Reading {
-    let mut reading =
-        Reading { forwarded: None, removed: 0, content: None, leaves_state: false, untouched: None };
-    let chat = match openai::read(body, state_members) {
-        Ok(chat) => chat,
+/// Reads a request and finds what `policy` leaves out. `state_members` are the top-level members that make the upstream
+/// keep state when they are neither null nor false.
+pub fn read(body: &Bytes, policy: &Policy, counter: &Counter, state_members: &[String]) -> Reading {
+    let by = (policy.max_tokens > 0).then(|| policy.encoding.of(body)).flatten();
+    let mut cutting = Cutting::new(policy, by.map(|by| Weighing::new(counter, by, body)));
+    let request = match request::read(body, policy, state_members, &mut cutting) {
+        Ok(request) => request,
         Err(invalid) => {
-            reading.leaves_state = !state_members.is_empty();
-            reading.untouched = Some(invalid.into());
-            return reading;
+            let bom = body.starts_with("\u{feff}".as_bytes());
+            let untouched = Some(if bom { Untouched::Bom } else { invalid.into() });
+            return Reading { leaves_state: !state_members.is_empty(), untouched, ..Reading::default() };
         }
     };
-    reading.leaves_state = chat.leaves_state;
-    let history = match chat.history {
-        Ok(history) => history,
-        Err(reason) => {
-            reading.untouched = Some(reason);
-            return reading;
-        }
+    let figures = Figures {
+        bytes: cutting.span.len() as u64,
+        tokens: cutting.tokens + request.figures.head_tokens,
+        ..request.figures
     };
-    reading.forwarded = Some(history.len());
-    let Some(cut) = cut::place(&history, policy) else {
-        reading.untouched = Some(Untouched::NoUserTurn);
+    let leaves_state = request.leaves_state;
+    let reading = Reading { leaves_state, id: request.id, figures, ..Reading::default() };
+    if request.unread.is_some() {
+        return Reading { untouched: request.unread, ..reading };
+    }
+    let reading = Reading { forwarded: Some(cutting.count), ..reading };
+    let (place, why) = cutting.end();
+    let reading = Reading { untouched: why, ..reading };
+    if place.index == 0 {
         return reading;
-    };
-    // Nothing to leave out; also what an empty history comes to.
-    let (Some(first), Some(kept)) = (history.first(), history.get(cut).filter(|_| cut > 0)) else {
-        return reading;
-    };
-    if !chat.ascii && !json::is_utf8(body) {
+    }
+    if request.aside.is_some() {
+        return Reading { untouched: request.aside, ..reading };
+    }
+    if !request.ascii && !json::is_utf8(body) {
         return Reading { forwarded: None, untouched: Some(Untouched::NotUtf8), ..reading };
     }
-    reading.removed = cut;
-    if !policy.shadow {
-        reading.forwarded = Some(history.len() - cut);
-        reading.content = splice(body, first.start, kept.start);
+    let cut = cutting.span.start..place.start;
+    let figures = Figures { removed_bytes: cut.len() as u64, removed_tokens: place.tokens, ..figures };
+    let reading = Reading { removed: place.index, figures, ..reading };
+    if policy.shadow {
+        return reading;
     }
-    reading
+    Reading { forwarded: Some(cutting.count - place.index), cut: Some(cut), ..reading }
 }
 
-/// The body without the bytes between two offsets. What goes are whole elements with the separator behind each, and
-/// an element always follows, so the result is valid JSON.
-fn splice(body: &[u8], from: usize, to: usize) -> Option<Bytes> {
-    Some([body.get(..from)?, body.get(to..)?].concat().into())
+impl Reading {
+    /// Leaves the conversation whole after all.
+    #[must_use]
+    pub fn left_whole(self, why: Untouched) -> Self {
+        let figures = Figures { removed_bytes: 0, removed_tokens: 0, ..self.figures };
+        let back = self.cut.map_or(0, |_| self.removed);
+        let forwarded = self.forwarded.map(|forwarded| forwarded + back);
+        Reading { forwarded, removed: 0, cut: None, untouched: Some(why), figures, ..self }
+    }
+}
+
+/// The body without these bytes, as what is before them and behind. What goes are whole elements with the separator
+/// behind each, and an element always follows, so that the result is valid JSON.
+pub fn splice(body: &Bytes, cut: &Range<usize>) -> [Bytes; 2] {
+    let end = cut.end.min(body.len());
+    [body.slice(..cut.start.min(end)), body.slice(end..)]
 }
 
 #[cfg(test)]

@@ -7,11 +7,30 @@ use super::*;
 const NONE: &[String] = &[];
 
 fn policy(max_messages: usize, step: usize, max_bytes: u64) -> Policy {
-    Policy { enabled: true, shadow: false, max_messages, step, max_bytes }
+    Policy {
+        enabled: true,
+        shadow: false,
+        dialect: Dialect::Chat,
+        max_messages,
+        step,
+        max_bytes,
+        max_tokens: 0,
+        encoding: Encoding::Auto,
+    }
+}
+
+fn trim_bytes(body: &[u8], policy: &Policy) -> Reading {
+    read(&Bytes::copy_from_slice(body), policy, &Counter::new(), NONE)
 }
 
 fn trim(body: &str, policy: &Policy) -> Reading {
-    read(&Bytes::copy_from_slice(body.as_bytes()), policy, NONE)
+    trim_bytes(body.as_bytes(), policy)
+}
+
+/// What is forwarded in place of the body, if something else is.
+fn spliced(body: &str, reading: &Reading) -> Option<Vec<u8>> {
+    let cut = reading.cut.as_ref()?;
+    Some(splice(&Bytes::copy_from_slice(body.as_bytes()), cut).concat())
 }
 
 /// `s` system, `d` developer, `u` user, `a` assistant, `c` a call of two tools, `t` a tool's result, `f` a legacy call,
@@ -60,12 +79,15 @@ fn a_table_of_cuts() {
         ("uaucttctta", 3, 1, "ucttctta"),
         ("ucttctta", 3, 1, "ucttctta"),
         ("suuuu", 2, 1, "suu"),
-        // Steps: 21 to 30 cut ten, and so on; here three.
+        // Steps: the first turn at or behind a multiple of three.
         ("uauau", 4, 3, "u"),
         ("uauaua", 4, 3, "ua"),
         ("uauauau", 4, 3, "uau"),
-        ("uauauaua", 4, 3, "ua"),
+        ("uauauaua", 4, 3, "uaua"),
+        ("uauauauau", 4, 3, "uau"),
+        // A step is never more than the messages that stay at most.
         ("ua", 1, 50, "ua"),
+        ("uauaua", 2, 50, "ua"),
         ("uauau", 0, 3, "uauau"),
         ("uauau", 3, 0, "uau"),
     ] {
@@ -76,7 +98,7 @@ fn a_table_of_cuts() {
         assert_eq!(reading.removed, removed, "{roles} {max} {step}");
         assert_eq!(reading.forwarded, Some(left.len() - head), "{roles} {max} {step}");
         assert_eq!(reading.untouched, None, "{roles} {max} {step}");
-        let Some(content) = reading.content else {
+        let Some(content) = spliced(&body, &reading) else {
             assert_eq!(removed, 0, "{roles} {max} {step}");
             continue;
         };
@@ -94,7 +116,7 @@ fn nothing_but_the_oldest_messages_is_cut_out() {
     let reading = trim(body, &policy(1, 1, 0));
     let expected = "\n{ \"temperature\" : 1e-0 ,\"mess\\u0061ges\" : [ {\"r\\u006fle\":\"syst\\u0065m\"} ,\r\n\t\
                     {\"content\":\"\\ud83d\\ude00 ] }\",\"role\":\"us\\u0065r\"}\t],\"id\": 123456789012345678901234567890 } \n";
-    assert_eq!(reading.content.as_deref(), Some(expected.as_bytes()));
+    assert_eq!(spliced(body, &reading).as_deref(), Some(expected.as_bytes()));
     assert_eq!((reading.forwarded, reading.removed), (Some(1), 2));
 }
 
@@ -126,9 +148,8 @@ fn bytes_of_history_are_limited_as_well() {
 #[test]
 fn shadow_reports_and_changes_nothing() {
     let reading = trim(&body("suauau"), &Policy { shadow: true, ..policy(1, 1, 0) });
-    let expected =
-        Reading { forwarded: Some(5), removed: 4, content: None, leaves_state: false, untouched: None };
-    assert_eq!(reading, expected);
+    assert_eq!((reading.forwarded, reading.removed), (Some(5), 4));
+    assert_eq!((reading.cut, reading.untouched), (None, None));
 }
 
 #[test]
@@ -138,7 +159,7 @@ fn bodies_that_are_not_understood_pass() {
     for (body, reason) in [
         ("", Untouched::InvalidJson),
         ("prompt", Untouched::InvalidJson),
-        (&format!("\u{feff}{long}"), Untouched::InvalidJson),
+        (&format!("\u{feff}{long}"), Untouched::Bom),
         (&format!("{long}]"), Untouched::InvalidJson),
         (&format!("{long} {long}"), Untouched::InvalidJson),
         (&long.replace("true", "True"), Untouched::InvalidJson),
@@ -150,22 +171,20 @@ fn bodies_that_are_not_understood_pass() {
         (r#"{"input":"x"}"#, Untouched::NoMessages),
         (r#"{"messages":null}"#, Untouched::NoMessages),
         (r#"{"messages":{"role":"user"}}"#, Untouched::NoMessages),
-        (r#"{"messages":[],"messages":[]}"#, Untouched::DuplicateMessages),
-        (&long.replace("model", r"m\u0065ssages"), Untouched::DuplicateMessages),
+        (r#"{"messages":[],"messages":[]}"#, Untouched::Duplicate),
+        (&long.replace("model", r"m\u0065ssages"), Untouched::Duplicate),
         (&long.replace(r#"{"role":"user","content":"4"}"#, "4"), Untouched::UnreadableMessage),
         (&long.replace(r#"{"role":"user","content":"4"}"#, "[]"), Untouched::UnreadableMessage),
         (&long.replace(r#"{"role":"user","content":"4"}"#, "{}"), Untouched::UnreadableMessage),
         (&long.replace(r#""user","content":"4""#, r#"1,"content":"4""#), Untouched::UnreadableMessage),
-        (&long.replace(r#""user","content":"4""#, r#""user","role":"user""#), Untouched::UnreadableMessage),
-        (
-            &long.replace(r#""user","content":"4""#, r#""user","r\u006fle":"user""#),
-            Untouched::UnreadableMessage,
-        ),
-        (&long.replace(r#""user","content":"4""#, r#"null,"role":"user""#), Untouched::UnreadableMessage),
+        (&long.replace(r#""user","content":"4""#, r#""user","role":"user""#), Untouched::Duplicate),
+        (&long.replace(r#""user","content":"4""#, r#""user","r\u006fle":"user""#), Untouched::Duplicate),
+        (&long.replace(r#""user","content":"4""#, r#"null,"role":"user""#), Untouched::Duplicate),
+        (&long.replace(r#""content":"4""#, r#""content":"4","content":"5""#), Untouched::Duplicate),
     ] {
         let reading = trim(body, &policy(1, 1, 1));
         assert_eq!((reading.forwarded, reading.removed), (None, 0), "{body}");
-        assert_eq!((reading.content, reading.untouched), (None, Some(reason)), "{body}");
+        assert_eq!((reading.cut, reading.untouched), (None, Some(reason)), "{body}");
     }
     let reading = trim(&body("saaaa"), &policy(1, 1, 0));
     assert_eq!((reading.forwarded, reading.untouched), (Some(4), Some(Untouched::NoUserTurn)));
@@ -176,18 +195,19 @@ fn bytes_that_are_not_utf_8_matter_only_to_an_edit() {
     let mut bytes = body("uau").into_bytes();
     let at = bytes.iter().position(|byte| *byte == b'0').unwrap();
     bytes[at] = 0xff;
-    let bytes = Bytes::from(bytes);
-    assert_eq!(read(&bytes, &policy(3, 1, 0), NONE).forwarded, Some(3));
-    let reading = read(&bytes, &policy(1, 1, 0), NONE);
+    assert_eq!(trim_bytes(&bytes, &policy(3, 1, 0)).forwarded, Some(3));
+    let reading = trim_bytes(&bytes, &policy(1, 1, 0));
     assert_eq!((reading.forwarded, reading.removed), (None, 0));
-    assert_eq!((reading.content, reading.untouched), (None, Some(Untouched::NotUtf8)));
+    assert_eq!((reading.cut, reading.untouched), (None, Some(Untouched::NotUtf8)));
 }
 
 #[test]
 fn state_is_left_when_a_member_says_so() {
     let members = ["store", "background", "conversation"].map(String::from);
-    let leaves =
-        |body: &str| read(&Bytes::copy_from_slice(body.as_bytes()), &policy(1, 1, 0), &members).leaves_state;
+    let leaves = |body: &str| {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        read(&body, &policy(1, 1, 0), &Counter::new(), &members).leaves_state
+    };
     for (body, expected) in [
         (r#"{"messages":[]}"#, false),
         (r#"{"messages":[],"store":true}"#, true),
@@ -206,7 +226,7 @@ fn state_is_left_when_a_member_says_so() {
     ] {
         assert_eq!(leaves(body), expected, "{body}");
     }
-    assert!(!read(&Bytes::from_static(b"x"), &policy(1, 1, 0), NONE).leaves_state);
+    assert!(!trim("x", &policy(1, 1, 0)).leaves_state);
 }
 
 #[test]
@@ -295,7 +315,7 @@ proptest! {
         prop_assert_eq!(reading.untouched, None);
         let removed = reading.removed;
         prop_assert_eq!(reading.forwarded, Some(history.len() - removed));
-        let sent = reading.content.as_deref().unwrap_or(whole.as_bytes()).to_vec();
+        let sent = spliced(&whole, &reading).unwrap_or_else(|| whole.clone().into_bytes());
 
         // Removed and kept are the original in order, everything else is identical.
         let kept = &history[removed..];
@@ -315,8 +335,8 @@ proptest! {
         }
 
         // Idempotent.
-        let again = read(&Bytes::from(sent), &policy, NONE);
-        prop_assert_eq!((again.removed, again.content), (0, None));
+        let again = trim_bytes(&sent, &policy);
+        prop_assert_eq!((again.removed, again.cut), (0, None));
     }
 
     #[test]
@@ -327,20 +347,18 @@ proptest! {
     ) {
         let policy = policy(max, step, 0);
         let last_turn = history.iter().rposition(|message| role(message) == "user").unwrap();
-        let mut cuts = Vec::new();
-        for n in max + 1..=history.len() {
+        let step = step.min(max);
+        let is_turn = |index: &usize| role(&history[*index]) == "user";
+        for n in 1..=history.len() {
             let removed = trim(&request(&[&head[..], &history[..n]].concat(), ""), &policy).removed;
-            // As soon as a turn begins behind what must go, the cut is there and stays.
-            let block = (n - max).div_ceil(step) * step;
-            let turn = (block..n).find(|index| role(&history[*index]) == "user");
-            if let Some(turn) = turn {
-                prop_assert_eq!(removed, turn);
-                cuts.push((block, removed));
-            }
+            // The first turn behind each multiple is where it may be cut, and the first of these that fits is.
+            let steps = (1..=n / step).filter_map(|k| (k * step..n).find(is_turn));
+            let fits = |cut: &usize| n - cut <= max;
+            let expected = std::iter::once(0).chain(steps).find(fits);
+            let any = || (0..n).filter(is_turn).find(fits);
+            prop_assert_eq!(Some(removed), expected.or_else(any).or((0..n).rfind(is_turn)).or(Some(0)));
+            prop_assert!(removed <= last_turn);
         }
-        cuts.dedup();
-        prop_assert!(cuts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
-        prop_assert!(cuts.iter().all(|(_, cut)| *cut <= last_turn));
     }
 
     #[test]

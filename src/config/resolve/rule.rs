@@ -12,7 +12,7 @@ use crate::config::presets::Preset;
 use crate::config::problem::{Findings, KeyPath};
 use crate::config::rule::{self as written, Action, LeavesState};
 use crate::config::units::Time;
-use crate::{cache, plan, retry};
+use crate::{cache, plan, retry, window};
 
 /// Request headers that carry credentials, wherever they are sent.
 const CREDENTIALS: [&str; 6] =
@@ -73,7 +73,7 @@ impl Ground<'_> {
                 Some(LeavesState::Members(members)) => plan::LeavesState::Members(members.clone()),
             },
             not_idempotent_if: rule.not_idempotent_if.clone().unwrap_or_default(),
-            window: rule.window.unwrap_or_default().then(|| self.layers.window()),
+            window: dialect(rule.window).map(|dialect| self.layers.window(dialect)),
             reads_usage: rule.usage.unwrap_or_default(),
         })
     }
@@ -239,6 +239,17 @@ fn class(operation: written::Operation, idempotent: Option<bool>) -> retry::Clas
         (_, Some(true)) | (Search | Embeddings, None) => retry::Class::Idempotent,
         (Chat, None) => retry::Class::Chat,
         _ => retry::Class::Other,
+    }
+}
+
+/// Whose conversation a rule's requests carry, if any.
+fn dialect(written: Option<written::Window>) -> Option<window::Dialect> {
+    use written::{Conversation, Window};
+    match written? {
+        Window::Truth(false) => None,
+        Window::Truth(true) | Window::Dialect(Conversation::Chat) => Some(window::Dialect::Chat),
+        Window::Dialect(Conversation::Responses) => Some(window::Dialect::Responses),
+        Window::Dialect(Conversation::Messages) => Some(window::Dialect::Messages),
     }
 }
 

@@ -4,18 +4,20 @@ use serde::de::IgnoredAny;
 use super::*;
 use crate::json::levels;
 
-/// The same, a byte at a time.
-fn plainly(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
+/// The same, a byte at a time: where it ends, and what its escapes take.
+fn plainly(bytes: &[u8]) -> Option<(usize, u32)> {
+    let (mut at, mut escaped) = (0, 0);
     loop {
         match *bytes.get(at)? {
-            b'"' => return Some(at),
+            b'"' => return Some((at, escaped)),
             b'\\' => {
-                at += match bytes.get(at + 1)? {
+                let len = match bytes.get(at + 1)? {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
                     b'u' if bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
                     _ => return None,
                 };
+                at += len;
+                escaped += len as u32 - 1;
             }
             0..0x20 => return None,
             _ => at += 1,
@@ -28,7 +30,7 @@ fn agrees(bytes: &[u8]) {
     let expected = plainly(bytes);
     let on_each = levels().into_iter().map(|level| long(level, bytes));
     for found in on_each.chain([inside(bytes)]) {
-        assert_eq!(found.map(|inside| inside.len), expected, "{:?}", bytes.escape_ascii());
+        assert_eq!(found.map(|inside| (inside.len, inside.escaped)), expected, "{:?}", bytes.escape_ascii());
         if let Some(inside) = found {
             // Not ASCII may be said too often, never too seldom.
             assert!(!inside.ascii || bytes[..inside.len].is_ascii(), "{:?}", bytes.escape_ascii());

@@ -74,3 +74,20 @@ proptest! {
         agrees(&bytes);
     }
 }
+
+#[test]
+fn continuations_are_all_but_the_first_bytes_of_characters() {
+    for text in [
+        "",
+        "a",
+        "é",
+        "你好",
+        "😀",
+        "so 😀 it said, ünd 你好，世界 and so on and on until the block has ended 😀é",
+    ] {
+        for times in [1, 2, 7] {
+            let text = text.repeat(times);
+            assert_eq!(continuations(text.as_bytes()), (text.len() - text.chars().count()) as u64, "{text}");
+        }
+    }
+}

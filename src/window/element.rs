@@ -1,0 +1,240 @@
+//! What one element of a history is to the window: read once, where it lies.
+
+use super::Untouched;
+use super::chat;
+use super::messages;
+use super::policy::Dialect;
+use super::responses;
+use crate::json::{Invalid, Kind, Scanner, Text};
+
+/// Tokens that a picture counts as: 85 and four tiles of 170, a square of 1,024 pixels in high detail
+/// (<https://platform.openai.com/docs/guides/images-vision#calculating-costs>).
+const IMAGE: u64 = 765;
+/// Tokens that sound counts as: half a minute, of which a second is ten
+/// (<https://platform.openai.com/docs/guides/audio>).
+const AUDIO: u64 = 300;
+/// Tokens that a file counts as: two pages, each as text and as a picture
+/// (<https://platform.claude.com/docs/en/build-with-claude/pdf-support#estimate-your-costs>).
+const FILE: u64 = 6000;
+
+/// Who speaks, as far as the window cares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// `system`, or `developer` as newer models call it: what the bot's author says.
+    Author,
+    User,
+    Assistant,
+    /// `tool`, or `function` as it was before: the result of a call.
+    Result,
+    /// A call, or whatever else belongs to the turn before it.
+    #[default]
+    Other,
+}
+
+/// One message or item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) role: Role,
+    /// Of a user's message: it brings results of tools, so no turn begins with it.
+    pub(super) carrier: bool,
+    /// Calls in it that wait for a result.
+    pub(super) opens: u32,
+    /// Results in it that some call waits for.
+    pub(super) closes: u32,
+    /// Has a breakpoint of the provider's prompt cache.
+    pub(super) breakpoint: bool,
+    /// Has thinking that is bound to what was before it.
+    pub(super) thinking: bool,
+    /// Why a history with it is not cut at all.
+    pub(super) aside: Option<Untouched>,
+    /// Characters of text.
+    pub(super) characters: u64,
+    /// Bytes that are no text: pictures, sound, files, signatures.
+    pub(super) opaque: u64,
+    /// Tokens of pictures, sound and files.
+    pub(super) media: u64,
+}
+
+impl Element {
+    /// Passes over one element. What is wrong with it alone is part of what is found.
+    pub(super) fn read(dialect: Dialect, scanner: &mut Scanner<'_>) -> Result<Self, Invalid> {
+        if scanner.kind()? != Kind::Object {
+            scanner.skip()?;
+            return Ok(Element { aside: Some(Untouched::UnreadableMessage), ..Element::default() });
+        }
+        match dialect {
+            Dialect::Chat => chat::element(scanner),
+            Dialect::Responses => responses::element(scanner),
+            Dialect::Messages => messages::element(scanner),
+        }
+    }
+
+    /// Tokens by the estimate of `docs/window.md`, of an element of so many bytes.
+    pub(super) fn estimate(&self, len: usize) -> u64 {
+        (len as u64).saturating_sub(self.opaque).div_ceil(4) + self.media
+    }
+
+    /// The first reason stands.
+    pub(super) fn step_aside(&mut self, why: Untouched) {
+        self.aside.get_or_insert(why);
+    }
+
+    /// Passes over bytes that are no text.
+    pub(super) fn skip_opaque(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Invalid> {
+        self.opaque += scanner.skip()?.len() as u64;
+        Ok(())
+    }
+
+    /// Passes over the value of a member that may hold a breakpoint of the prompt cache, thinking, or media, by its
+    /// name. False where it is another member, which is left to the caller.
+    pub(super) fn takes(&mut self, name: &Text<'_>, scanner: &mut Scanner<'_>) -> Result<bool, Invalid> {
+        if name.is("cache_control") || name.is("prompt_cache_breakpoint") {
+            self.breakpoint |= !is_null(scanner)?;
+        } else if name.is("image_url") || name.is("source") {
+            self.media += IMAGE;
+            self.skip_opaque(scanner)?;
+        } else if name.is("input_audio") {
+            self.media += AUDIO;
+            self.skip_opaque(scanner)?;
+        } else if name.is("file") || name.is("file_data") || name.is("file_url") {
+            self.media += FILE;
+            self.skip_opaque(scanner)?;
+        } else if name.is("signature") || name.is("encrypted_content") || name.is("data") {
+            self.skip_opaque(scanner)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Reads text, or parts of content.
+    pub(super) fn content(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Invalid> {
+        match scanner.kind()? {
+            Kind::String => self.text(scanner),
+            Kind::Array => self.parts(scanner, 0),
+            _ => scanner.skip().map(drop),
+        }
+    }
+
+    fn text(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Invalid> {
+        let (_, characters) = scanner.counted_string()?;
+        self.characters += characters;
+        Ok(())
+    }
+
+    fn parts(&mut self, scanner: &mut Scanner<'_>, within: u32) -> Result<(), Invalid> {
+        let mut elements = scanner.array()?;
+        while elements.next(scanner)? {
+            match scanner.kind()? {
+                Kind::Object => self.part(scanner, within)?,
+                Kind::String => self.text(scanner)?,
+                _ => drop(scanner.skip()?),
+            }
+        }
+        Ok(())
+    }
+
+    /// One part of content: a block of Anthropic's, a part of OpenAI's. A result of a tool has content of its own.
+    fn part(&mut self, scanner: &mut Scanner<'_>, within: u32) -> Result<(), Invalid> {
+        let mut seen = Once::default();
+        let mut members = scanner.object()?;
+        while let Some(name) = members.next(scanner)? {
+            if name.is("type") {
+                self.once(&mut seen, TYPE);
+                if scanner.kind()? == Kind::String {
+                    let word = scanner.string()?;
+                    self.part_is(&word);
+                } else {
+                    scanner.skip()?;
+                }
+            } else if name.is("text") || name.is("refusal") || name.is("thinking") {
+                if scanner.kind()? == Kind::String { self.text(scanner)? } else { drop(scanner.skip()?) }
+            } else if name.is("content") && within == 0 {
+                self.once(&mut seen, CONTENT);
+                match scanner.kind()? {
+                    Kind::String => self.text(scanner)?,
+                    Kind::Array => self.parts(scanner, within + 1)?,
+                    _ => drop(scanner.skip()?),
+                }
+            } else if !self.takes(&name, scanner)? {
+                scanner.skip()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn part_is(&mut self, word: &Text<'_>) {
+        if word.is("tool_result") {
+            self.carrier = true;
+        } else if word.is("thinking") || word.is("redacted_thinking") {
+            self.thinking = true;
+        } else if word.is("document") {
+            // Its source was taken for a picture's.
+            self.media += FILE - IMAGE;
+        } else if word.is("compaction") {
+            self.step_aside(Untouched::Compaction);
+        }
+    }
+
+    /// Notes that a member was read, which may come once.
+    pub(super) fn once(&mut self, seen: &mut Once, member: u8) {
+        if seen.0 & member != 0 {
+            self.step_aside(Untouched::Duplicate);
+        }
+        seen.0 |= member;
+    }
+}
+
+/// Which members were read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Once(u8);
+
+pub(super) const ROLE: u8 = 1;
+pub(super) const TYPE: u8 = 1 << 1;
+pub(super) const CONTENT: u8 = 1 << 2;
+pub(super) const CALLS: u8 = 1 << 3;
+pub(super) const CALL: u8 = 1 << 4;
+
+/// The role that stands next. `None` where it is no string.
+pub(super) fn role(scanner: &mut Scanner<'_>) -> Result<Option<Role>, Invalid> {
+    if scanner.kind()? != Kind::String {
+        scanner.skip()?;
+        return Ok(None);
+    }
+    let word = scanner.string()?;
+    Ok(Some(if word.is("user") {
+        Role::User
+    } else if word.is("assistant") {
+        Role::Assistant
+    } else if word.is("system") || word.is("developer") {
+        Role::Author
+    } else if word.is("tool") || word.is("function") {
+        Role::Result
+    } else {
+        Role::Other
+    }))
+}
+
+/// Passes over a value, and tells whether it is `null`.
+pub(super) fn is_null(scanner: &mut Scanner<'_>) -> Result<bool, Invalid> {
+    if scanner.kind()? == Kind::Literal {
+        return Ok(scanner.literal()? == "null");
+    }
+    scanner.skip()?;
+    Ok(false)
+}
+
+/// Passes over a value, and tells how many elements it has, if it is an array.
+pub(super) fn elements(scanner: &mut Scanner<'_>) -> Result<u32, Invalid> {
+    if scanner.kind()? != Kind::Array {
+        scanner.skip()?;
+        return Ok(0);
+    }
+    let mut count = 0_u32;
+    let mut elements = scanner.array()?;
+    while elements.next(scanner)? {
+        scanner.skip()?;
+        count = count.saturating_add(1);
+    }
+    Ok(count)
+}
