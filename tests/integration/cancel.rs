@@ -360,3 +360,19 @@ async fn a_write_goes_on_without_its_client() {
     pillion.metric_is("pillion_requests_total", &[("operation", "write"), ("status", "none")], 1.0).await;
     pillion.metric_is("pillion_in_flight", &[], 0.0).await;
 }
+
+/// A client that does not wait for an answer at all has its write made nevertheless.
+#[tokio::test]
+async fn a_write_whose_client_leaves_at_once_is_made() {
+    for leaves in [Leaves::Fin, Leaves::Close] {
+        let upstream = Upstream::answering(|_| Answer::ok("{}")).await;
+        let pillion = Pillion::route("upstash-vector", &upstream, &[]).await;
+        for number in 1..=20 {
+            let mut client = pillion.connect().await;
+            client.ask("POST", "/upsert", &[], r#"{"id":"a"}"#).await;
+            let half = leaves.leave(client).await;
+            upstream.seen(number).await;
+            drop(half);
+        }
+    }
+}
