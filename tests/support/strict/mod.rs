@@ -3,7 +3,7 @@
 //! Written from the vendors' rules alone. It must never look at how Pillion reads a conversation, or both would share
 //! a mistake. The wordings are the vendors' own; where none is known for a case, its neighbour's is adapted.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 pub(crate) mod binding;
 mod chat;
@@ -13,6 +13,8 @@ mod responses;
 mod tests;
 
 use serde_json::Value;
+
+pub(crate) use responses::id_out_of;
 
 /// Whose rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

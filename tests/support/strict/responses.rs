@@ -232,6 +232,6 @@ fn reason_of(id: &str) -> Option<String> {
 }
 
 /// The id of the n-th item that came out of this reasoning.
-pub(super) fn id_out_of(prefix: &str, reasoning: &str, n: usize) -> String {
+pub(crate) fn id_out_of(prefix: &str, reasoning: &str, n: usize) -> String {
     format!("{prefix}_{}_{n}", reasoning.replace('_', ""))
 }
