@@ -5,13 +5,14 @@ import os
 import httpx
 import pytest
 
-from harness import Chroma, Pillion, StandIn
+from harness import LIBRARIES, Chroma, Pillion, StandIn
 
 # The tests talk to loopback only; a proxy of this machine is not to see that.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["ANONYMIZED_TELEMETRY"] = "False"
-for name in [name for name in os.environ if name.startswith(("OPENAI_", "UPSTASH_"))]:
+for name in [name for name in os.environ if name.startswith(LIBRARIES)]:
     del os.environ[name]
+os.environ["LANGSMITH_TRACING"] = "false"
 
 CONFIG = """\
 version: 1

@@ -16,6 +16,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 START_SECONDS = 20
 LIFETIME_SECONDS = 300
+# What Pillion, or a library of the tests, would read of the environment, and the tests do not mean.
+LIBRARIES = ("OPENAI_", "ANTHROPIC_", "UPSTASH_", "LANGCHAIN_", "LANGSMITH_")
+OURS = ("PILLION_", "VECTOR_", "CONVERSATION_", "CHROMA_", "REDIS_")
+FOREIGN = re.compile(rf"^({'|'.join(LIBRARIES + OURS)})|_proxy$", re.IGNORECASE)
 LISTENING = re.compile(r"listening on (http://\S+?)/? \(([^)]+)\)")
 
 
@@ -28,8 +32,7 @@ def pillion_binary():
 
 def clean_environment(**extra):
     """This process's environment without anything that Pillion or an SDK would read."""
-    foreign = re.compile(r"^(PILLION_|OPENAI_|UPSTASH_|VECTOR_|CONVERSATION_|CHROMA_|REDIS_)|_proxy$", re.IGNORECASE)
-    return {**{k: v for k, v in os.environ.items() if not foreign.search(k)}, **extra}
+    return {**{k: v for k, v in os.environ.items() if not FOREIGN.search(k)}, **extra}
 
 
 def eventually(look, what, seconds=15.0):

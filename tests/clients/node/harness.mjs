@@ -23,12 +23,14 @@ function pillionBinary() {
 
 // This process's environment without anything that Pillion or an SDK would read.
 function cleanEnvironment() {
-  const foreign = /^(PILLION_|OPENAI_|UPSTASH_|NEXT_PUBLIC_|VECTOR_|CONVERSATION_|REDIS_)|_proxy$/i;
+  const foreign =
+    /^(PILLION_|OPENAI_|ANTHROPIC_|LANG(CHAIN|SMITH)_|UPSTASH_|NEXT_PUBLIC_|VECTOR_|CONVERSATION_|REDIS_)|_proxy$/i;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name)));
 }
 
 for (const name of Object.keys(process.env)) {
-  if (/^(OPENAI_|UPSTASH_|NEXT_PUBLIC_)/.test(name)) delete process.env[name]; // the SDKs of this process look at them
+  // The SDKs of this process look at them.
+  if (/^(OPENAI_|ANTHROPIC_|UPSTASH_|NEXT_PUBLIC_)/.test(name)) delete process.env[name];
 }
 
 function ended(child) {
