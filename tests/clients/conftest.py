@@ -5,7 +5,7 @@ import os
 import httpx
 import pytest
 
-from harness import LIBRARIES, Chroma, Pillion, StandIn
+from harness import LIBRARIES, Chroma, Pillion, StandIn, Strict
 
 # The tests talk to loopback only; a proxy of this machine is not to see that.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
@@ -27,6 +27,13 @@ routes:
 @pytest.fixture
 def stand_in():
     process = StandIn()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def strict():
+    process = Strict()
     yield process
     process.stop()
 

@@ -30,6 +30,16 @@ def pillion_binary():
     return path
 
 
+def strict_binary():
+    if named := os.environ.get("PILLION_STRICT"):
+        return Path(named)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    places = [directory / "examples" / "strict_upstream" for directory in (pillion_binary().parent, target / "debug")]
+    path = next((path for path in places if path.is_file()), None)
+    assert path, f"{places[0]} is missing: cargo build --examples"
+    return path
+
+
 def clean_environment(**extra):
     """This process's environment without anything that Pillion or an SDK would read."""
     return {**{k: v for k, v in os.environ.items() if not FOREIGN.search(k)}, **extra}
@@ -69,6 +79,28 @@ class StandIn:
 
     def stop(self):
         self.control.close()
+        self.process.stdin.close()
+        self.process.wait(timeout=10)
+        self.process.stdout.close()
+
+
+class Strict:
+    """The upstream that refuses what the vendors refuse of a conversation."""
+
+    def __init__(self):
+        command = ["timeout", "--kill-after=5", str(LIFETIME_SECONDS), strict_binary()]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
+        )
+        line = self.process.stdout.readline()
+        match = LISTENING.search(line)
+        assert match and match.group(2) == "strict", f"the strict upstream did not start: {line!r}"
+        self.url = match.group(1)
+
+    def counts(self):
+        return httpx.get(f"{self.url}/_counts", trust_env=False, timeout=10).json()
+
+    def stop(self):
         self.process.stdin.close()
         self.process.wait(timeout=10)
         self.process.stdout.close()

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -18,6 +18,16 @@ function pillionBinary() {
   const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
   const path = process.env.PILLION_BIN ?? join(target, "debug", "pillion");
   assert.ok(existsSync(path), `${path} is missing: cargo build`);
+  return path;
+}
+
+function strictBinary() {
+  if (process.env.PILLION_STRICT) return process.env.PILLION_STRICT;
+  const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
+  const homes = [dirname(pillionBinary()), join(target, "debug")];
+  const places = homes.map((home) => join(home, "examples", "strict_upstream"));
+  const path = places.find((place) => existsSync(place));
+  assert.ok(path, `${places[0]} is missing: cargo build --examples`);
   return path;
 }
 
@@ -85,19 +95,43 @@ export async function startStandIn(t) {
   };
 }
 
+// The upstream that refuses what the vendors refuse of a conversation.
+export async function startStrict(t) {
+  const command = ["--kill-after=5", String(LIFETIME_SECONDS), strictBinary()];
+  const child = spawn("timeout", command, { stdio: ["pipe", "pipe", "inherit"], env: cleanEnvironment() });
+  const end = ended(child);
+  t.after(async () => {
+    child.stdin.end(); // it ends when its input does
+    await end;
+  });
+  const url = await firstLine(child.stdout, (line) => line.match(/^listening on (\S+?)\/? \(strict\)$/)?.[1], []);
+  return { url, counts: async () => (await fetch(`${url}/_counts`)).json() };
+}
+
+// A running Pillion before the stand-in, in which nothing is left to settle.
 export async function startPillion(t, standIn) {
-  const directory = await mkdtemp(join(tmpdir(), "pillion-node-"));
-  const config = join(directory, "pillion.yaml");
-  await writeFile(
-    config,
-    `version: 1
-listen: 127.0.0.1:0
-admin: {listen: 127.0.0.1:0}
-routes:
-  - {name: openai, path: /openai, upstream: "${standIn.llm}", preset: openai, retry: {base: 10ms}}
+  const { data } = await runPillion(
+    t,
+    `  - {name: openai, path: /openai, upstream: "${standIn.llm}", preset: openai, retry: {base: 10ms}}
   - {name: vector, path: /vector, upstream: "${standIn.vector}", preset: upstash-vector, cache: {settle: 1s}}
 `,
   );
+  // Right after a start nobody knows when the last write was.
+  await eventually(async () => {
+    const search = { method: "POST", headers: { "content-type": "application/json" }, body: "{}" };
+    const answer = await fetch(`${data}/vector/query-data/nothing-is-there`, search);
+    await answer.arrayBuffer();
+    return !answer.headers.get("cache-status").includes("settle");
+  }, "what was written before the start has settled");
+  return { data };
+}
+
+// A running Pillion with these routes.
+export async function runPillion(t, routes) {
+  const directory = await mkdtemp(join(tmpdir(), "pillion-node-"));
+  const config = join(directory, "pillion.yaml");
+  const listeners = "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n";
+  await writeFile(config, `version: 1\n${listeners}routes:\n${routes}`);
   const child = spawn(
     "timeout",
     ["--kill-after=5", String(LIFETIME_SECONDS), pillionBinary(), "run", "--config", config],
@@ -113,13 +147,6 @@ routes:
     assert.ok(!log.some((line) => line.includes("panicked")), log.join("\n"));
   });
   const data = await firstLine(child.stderr, (line) => line.match(/listening on (http:\S+?)\/? \(data\)/)?.[1], log);
-  // Right after a start nobody knows when the last write was.
-  await eventually(async () => {
-    const search = { method: "POST", headers: { "content-type": "application/json" }, body: "{}" };
-    const answer = await fetch(`${data}/vector/query-data/nothing-is-there`, search);
-    await answer.arrayBuffer();
-    return !answer.headers.get("cache-status").includes("settle");
-  }, "what was written before the start has settled");
   return { data };
 }
 
