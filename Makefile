@@ -4,7 +4,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test model races build fmt bench bench-faults bench-growth bench-hits bench-instructions bench-memory bench-peers
-.PHONY: bench-tools bench-trim clean-tests profile redis-faults release soak
+.PHONY: bench-tools bench-trim bench-window clean-tests profile redis-faults release soak
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 27
@@ -75,9 +75,13 @@ bench-instructions: ## instruction counts of the pure pieces against tests/bench
 	@tests/setup counts
 	@tests/bench/instructions $(if $(UPDATE),--update)
 
-bench-trim: ## what trimming 200 KB costs beside serde_json's RawValue; fails above 0.22 of its time
+bench-trim: ## what trimming 200 KB and 20 MB costs beside serde_json's RawValue and Value; fails above 0.22 and a third, or a fifth
 	@tests/setup build
 	cargo bench --quiet --profile release --bench trim
+
+bench-window: ## what the window does to a provider's prompt cache, in 200 turns: fails where step: 10 keeps less than 80 %
+	@tests/setup build
+	cargo bench --quiet --bench window
 
 build: ## the release binary, the quick way
 	@tests/setup build

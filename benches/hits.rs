@@ -35,6 +35,7 @@ use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
 use pillion::cache::store::{Store, Under};
 use pillion::cache::{Policy, StoreIf};
+use pillion::conversations::Conversations;
 use pillion::metrics::Metrics;
 use pillion::plan::Operation;
 use pillion::proxy::{Budgets, Proxy, VOCABULARY};
@@ -224,7 +225,10 @@ fn filled_proxy(upstream: SocketAddr) -> Arc<Proxy> {
     let metrics = Metrics::new(&["vector"], &Operation::ALL.map(Operation::word), &VOCABULARY, 2);
     let (tls, _) = Tls::new(None).unwrap();
     let budgets = Budgets { cache: 64 << 20, buffers: 64 << 20, max_in_flight: 256 };
-    let proxy = Arc::new(Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics), None).unwrap());
+    let conversations = Arc::new(Conversations::new(0, None).unwrap());
+    let proxy = Arc::new(
+        Proxy::new(plans, &[vec![0]], budgets, &tls, Arc::new(metrics), None, conversations).unwrap(),
+    );
     let mut asking = Asking::new(&proxy);
     for each in 0..SEARCHES {
         asking.ask(each);

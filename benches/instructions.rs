@@ -18,10 +18,12 @@ use pillion::cache::key::{Identity, Key, Keyring, Names};
 use pillion::cache::memo::Memo;
 use pillion::cache::store::{Lifetime, Store, Under};
 use pillion::cache::{Policy as CachePolicy, StoreIf};
+use pillion::conversations::Conversations;
 use pillion::exchange::{Exchange, Timing};
-use pillion::metrics::{Metrics, Observation, Usage};
+use pillion::metrics::{Metrics, Observation, Trimmed, Usage};
 use pillion::proxy::{Budgets, Proxy};
 use pillion::upstream::Tls;
+use pillion::window::{Counter, Dialect, Encoding};
 use pillion::{config, plan, proxy, retry, window};
 
 /// How often a piece runs; the runner divides by it.
@@ -55,7 +57,7 @@ type Piece = Box<dyn FnMut()>;
 type SetUp = fn() -> Piece;
 
 /// Name, and how to set the piece up.
-const PIECES: [(&str, SetUp); 21] = [
+const PIECES: [(&str, SetUp); 24] = [
     ("headers-admit", admit),
     ("route-and-rule-chat", || route(CHAT_PATH, plan::Operation::Chat)),
     ("route-and-rule-search", || route("/vector/query/news", plan::Operation::Search)),
@@ -70,9 +72,12 @@ const PIECES: [(&str, SetUp); 21] = [
     ("embeddings-keys-100", embeddings_keys),
     ("embeddings-hit-100", embeddings_hit),
     ("embeddings-answer-10", embeddings_answer),
-    ("window-20", || trim(20)),
-    ("window-200", || trim(200)),
-    ("window-2000", || trim(2000)),
+    ("window-20", || trim(Dialect::Chat, 20, 1)),
+    ("window-200", || trim(Dialect::Chat, 200, 1)),
+    ("window-2000", || trim(Dialect::Chat, 2000, 1)),
+    ("window-2000-20mb", || trim(Dialect::Chat, 2000, 10)),
+    ("window-200-responses", || trim(Dialect::Responses, 200, 1)),
+    ("window-200-messages", || trim(Dialect::Messages, 200, 1)),
     ("retry-decide", decide),
     ("metrics-observe", observe),
     ("timing-write", timing),
@@ -124,6 +129,7 @@ fn proxy() -> Proxy {
         &tls,
         metrics,
         None,
+        Arc::new(Conversations::new(0, None).unwrap()),
     )
     .unwrap()
 }
@@ -353,23 +359,38 @@ fn embeddings_answer() -> Piece {
 }
 
 /// A chat of so many messages of 1 KB.
-fn trim(messages: usize) -> Piece {
+/// A conversation of so many messages of about so many kilobytes.
+fn trim(dialect: Dialect, messages: usize, kilobytes: usize) -> Piece {
+    let history = if dialect == Dialect::Responses { "input" } else { "messages" };
     let mut body =
-        String::from("{\"model\":\"gpt-4o\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"}");
+        format!("{{\"model\":\"gpt-4o\",\"{history}\":[{{\"role\":\"system\",\"content\":\"Be brief.\"}}");
     for at in 1..messages {
         let role = if at % 2 == 1 { "user" } else { "assistant" };
-        let _ = write!(body, ",{{\"role\":\"{role}\",\"content\":\"{at}: ");
-        body.push_str(&"the bot said \\\"yes\\\", and then it went on: a line ends here.\\n ".repeat(16));
-        body.push_str("\"}");
+        let text =
+            "the bot said \\\"yes\\\", and then it went on: a line ends here.\\n ".repeat(16 * kilobytes);
+        let (before, behind) = match dialect {
+            Dialect::Chat => ("\"", "\""),
+            Dialect::Responses => ("[{\"type\":\"input_text\",\"text\":\"", "\"}]"),
+            Dialect::Messages => ("[{\"type\":\"text\",\"text\":\"", "\"}]"),
+        };
+        let _ = write!(body, ",{{\"role\":\"{role}\",\"content\":{before}{at}: {text}{behind}}}");
     }
     body.push_str("]}");
     let body = Bytes::from(body);
-    let policy =
-        window::Policy { enabled: true, shadow: false, max_messages: 20, step: 1, max_bytes: 20 << 20 };
-    let state = vec!["store".to_owned()];
-    assert_eq!(window::read(&body, &policy, &state).removed > 0, messages > 22);
+    let policy = window::Policy {
+        enabled: true,
+        shadow: false,
+        dialect,
+        max_messages: 20,
+        step: 1,
+        max_bytes: 20 << 20,
+        max_tokens: 0,
+        encoding: Encoding::Auto,
+    };
+    let (state, counter) = (vec!["store".to_owned()], Counter::new());
+    assert_eq!(window::read(&body, &policy, &counter, &state).removed > 0, messages > 22);
     Box::new(move || {
-        black_box(window::read(black_box(&body), &policy, &state));
+        black_box(window::read(black_box(&body), &policy, &counter, &state));
     })
 }
 
@@ -415,7 +436,8 @@ fn observe() -> Piece {
         head: Some(Duration::from_micros(212_345)),
         overhead: Duration::from_micros(45),
         messages: Some(20),
-        removed: 180,
+        trimmed: Trimmed { messages: 180, bytes: 180_000, tokens: 45_000 },
+        would_trim: 0,
         usage: Usage { prompt: 200, completion: 300, cached: 0 },
         ..Observation::default()
     };

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::cache::shared::{self, Shared};
 use crate::config::{self, Config};
+use crate::conversations::{self, Conversations};
 use crate::metrics::Metrics;
 use crate::plan::{Action, Address, Operation};
 use crate::proxy::{Budgets, Downstream, Proxy, VOCABULARY};
@@ -22,6 +23,7 @@ use crate::server::admin::Admin;
 use crate::server::drain::{Drain, Signals};
 use crate::server::listener::{Bound, Handler};
 use crate::upstream::Tls;
+use crate::window::Counter;
 
 /// Why it did not start.
 #[derive(Debug)]
@@ -107,8 +109,17 @@ impl App {
         };
         let randomness = |e| StartError::Other(format!("no randomness from the system: {e}"));
         let shared = shared(&config, &tls).map_err(randomness)?;
-        let proxy = Proxy::new(config.routes.clone(), &served, budgets, &tls, Arc::clone(&metrics), shared)
-            .map_err(randomness)?;
+        let conversations = conversations(&config, &tls, shared.is_some()).map_err(randomness)?;
+        let proxy = Proxy::new(
+            config.routes.clone(),
+            &served,
+            budgets,
+            &tls,
+            Arc::clone(&metrics),
+            shared,
+            Arc::new(conversations),
+        )
+        .map_err(randomness)?;
         let drain = Drain::new(proxy.tasks().clone(), config.drain);
         Ok(Self { config, proxy: Arc::new(proxy), metrics, drain, data: listeners, admin })
     }
@@ -189,16 +200,37 @@ fn shared(config: &Config, tls: &Tls) -> Result<Option<Arc<Shared>>, getrandom::
     Shared::new(policy, redis::Tls(tls.of_another_protocol())).map(Some)
 }
 
-/// The tasks of the shared tier, as long as this lives.
-struct Sharing(Option<Arc<Shared>>);
+/// What is known of conversations, if a route has any; in Redis, too, if there is one.
+fn conversations(config: &Config, tls: &Tls, others_tell: bool) -> Result<Conversations, getrandom::Error> {
+    let windows = || {
+        let rules = config.routes.iter().flat_map(|plan| &plan.rules);
+        rules.filter_map(|rule| rule.window.as_ref()).filter(|window| window.enabled)
+    };
+    for window in windows().filter(|window| window.max_tokens > 0) {
+        let encoding = window.encoding;
+        std::thread::spawn(move || Counter::load(encoding));
+    }
+    let bytes = if windows().next().is_some() { config.memory.conversations } else { 0 };
+    let policy = config.redis.as_ref().map(|redis| conversations::Policy {
+        address: redis.address.clone(),
+        prefix: redis.prefix.clone(),
+        secret: redis.secret.as_ref().map(|secret| secret.expose().to_owned()),
+        tells: !others_tell,
+    });
+    Conversations::new(bytes, policy.map(|policy| (policy, redis::Tls(tls.of_another_protocol()))))
+}
+
+/// The tasks of what is shared and kept in mind, as long as this lives.
+struct Sharing(Option<Arc<Shared>>, Arc<Conversations>);
 
 impl Sharing {
     fn start(proxy: &Proxy) -> Self {
-        let shared = proxy.shared().cloned();
+        let (shared, conversations) = (proxy.shared().cloned(), Arc::clone(proxy.conversations()));
         if let Some(shared) = &shared {
             shared.start();
         }
-        Self(shared)
+        conversations.start();
+        Self(shared, conversations)
     }
 }
 
@@ -207,6 +239,7 @@ impl Drop for Sharing {
         if let Some(shared) = &self.0 {
             shared.stop();
         }
+        self.1.stop();
     }
 }
 

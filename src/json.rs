@@ -177,7 +177,7 @@ impl<'a> Scanner<'a> {
         let raw = rest.get(..inside.len).ok_or(Invalid::Syntax)?;
         self.at += inside.len + 1;
         self.ascii &= inside.ascii;
-        self.escaped += u64::from(inside.escaped);
+        self.escaped += u64::from(inside.beyond);
         Ok(Text { raw })
     }
 

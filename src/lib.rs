@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod plan;
 
 pub mod cache;
+pub mod conversations;
 pub mod metrics;
 pub mod retry;
 pub mod upstream;

@@ -28,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
     // What is decided per route; what happened to one request.
     &["plan", "exchange"],
     // One concern each.
-    &["window", "cache", "retry", "upstream", "metrics", "history"],
+    &["window", "conversations", "cache", "retry", "upstream", "metrics", "history"],
     // The ground: what concerns move their bytes with.
     &["body", "redis"],
     // And what everything can say and read.

@@ -19,7 +19,7 @@ use http::header::{Entry, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::error::Kind;
-use crate::metrics::{InFlight, Observation, Series};
+use crate::metrics::{InFlight, Observation, Series, Trimmed};
 
 /// One request, from its head read to its last byte sent.
 #[derive(Debug)]
@@ -33,10 +33,10 @@ pub struct Exchange {
     pub cache: Option<CacheStatus>,
     /// Messages forwarded after the head of the conversation.
     pub messages: Option<u64>,
-    /// Messages left out.
-    pub removed: u64,
+    /// What was left out of the conversation.
+    pub trimmed: Trimmed,
     /// Messages that would have been left out, in shadow.
-    pub would_remove: u64,
+    pub would_trim: u64,
     /// The identifier that the client gave it.
     pub asked_id: Option<HeaderValue>,
     /// The failure that was answered, or that cut the answer.
@@ -92,8 +92,8 @@ impl Exchange {
             attempts: Attempts::default(),
             cache: None,
             messages: None,
-            removed: 0,
-            would_remove: 0,
+            trimmed: Trimmed::default(),
+            would_trim: 0,
             asked_id: None,
             error: None,
             status: 0,
@@ -178,7 +178,8 @@ impl Drop for Exchange {
             overhead: self.head.map(|timing| timing.own()).unwrap_or_default(),
             cache: self.cache.map(CacheStatus::index),
             messages: self.messages,
-            removed: self.removed,
+            trimmed: self.trimmed,
+            would_trim: self.would_trim,
             usage: self.usage.take().map(UsageReader::finish).unwrap_or_default(),
         });
         tracing::debug!(

@@ -22,7 +22,7 @@ pub(super) struct Inside {
     /// Nothing but ASCII. Also false where only bytes behind the string are not.
     pub(super) ascii: bool,
     /// Bytes that escapes take beyond one for each.
-    pub(super) escaped: u32,
+    pub(super) beyond: u32,
 }
 
 /// `None` where the string does not end, holds a control character or an escape that there is not.
@@ -39,7 +39,7 @@ pub(super) fn inside(bytes: &[u8]) -> Option<Inside> {
             if (word >> (at * 8)) as u8 != b'"' {
                 break;
             }
-            return Some(Inside { len: len + at as usize, ascii: true, escaped: 0 });
+            return Some(Inside { len: len + at as usize, ascii: true, beyond: 0 });
         }
         len += 8;
     }
@@ -72,7 +72,7 @@ fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
     // The first byte is escaped by the last one before; which of the first are digits of a `\u` that began before.
     let (mut escape, mut digits) = (0, 0);
     let mut passing = true;
-    let mut escaped = 0;
+    let mut beyond = 0;
     // Asked once, where the string ends: what is wrong stays wrong.
     let (mut least, mut most) = (u8x64::splat(simd, u8::MAX), u8x64::splat(simd, 0));
     loop {
@@ -102,20 +102,20 @@ fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
             // Leaves out the quotes that are escaped.
             if quotes ^ (escapes & !usual) | digits == 0 {
                 least = least.min(block);
-                escaped += escapes.count_ones();
+                beyond += escapes.count_ones();
                 continue;
             }
             let mut wrong = block.simd_lt(0x20).to_bitmask();
             let ends = quotes & !escapes;
             // All bits up to the first end; all there are where there is none. What stands behind is not the string's.
             let ours = ends ^ ends.wrapping_sub(1);
-            escaped += (escapes & ours).count_ones();
+            beyond += (escapes & ours).count_ones();
             let others = escapes & !(quotes | usual);
             if others | digits != 0 {
                 let broken = broken(simd, bytes, others, digits);
                 wrong |= broken.wrong;
                 digits = broken.wanted;
-                escaped += 4 * (broken.unicode & ours).count_ones();
+                beyond += 4 * (broken.unicode & ours).count_ones();
             }
             if wrong & ours != 0 {
                 return None;
@@ -125,7 +125,7 @@ fn walk<S: Simd>(simd: S, bytes: &[u8]) -> Option<Inside> {
                     return None;
                 }
                 let len = before + at * BLOCK + ends.trailing_zeros() as usize;
-                return Some(Inside { len, ascii: !most.simd_ge(0x80).any_true(), escaped });
+                return Some(Inside { len, ascii: !most.simd_ge(0x80).any_true(), beyond });
             }
         }
         let rest = rest.take()?;

@@ -200,8 +200,14 @@ catalogue! {
         "Times stored responses were dropped because of a write, or by command (operation other).";
     trimmed_messages: IntCounterVec = "pillion_trimmed_messages_total", Count, ["route", "operation"],
         "Messages left out of forwarded conversations.";
+    trimmed_bytes: IntCounterVec = "pillion_trimmed_bytes_total", Bytes, ["route", "operation"],
+        "Bytes left out of forwarded conversations.";
+    trimmed_tokens: IntCounterVec = "pillion_trimmed_tokens_total", Count, ["route", "operation"],
+        "Tokens left out of forwarded conversations, estimated: one for every four bytes.";
+    shadow_trimmed: IntCounterVec = "pillion_window_shadow_messages_total", Count, ["route", "operation"],
+        "Messages that would have been left out, on routes with window.shadow.";
     window_untouched: IntCounterVec = "pillion_window_untouched_total", Count, ["route", "operation", "reason"],
-        "Conversations forwarded as they came although a window was set, by reason.";
+        "Conversations forwarded as they came, or longer than the limits, although a window was set, by reason.";
     original_resent: IntCounterVec = "pillion_original_resent_total", Count, ["route", "operation"],
         "Conversations sent once more in full because the upstream refused the trimmed one.";
     tokens: IntCounterVec = "pillion_tokens_total", Count, ["route", "operation", "kind"],
@@ -212,6 +218,12 @@ catalogue! {
         "Memory taken by stored responses.";
     buffers_bytes: IntGaugeVec = "pillion_buffers_bytes", Bytes, [],
         "Memory taken by request content that is held for replay.";
+    conversations: IntGaugeVec = "pillion_conversations", Count, [],
+        "Conversations that are known, by their identifiers.";
+    conversations_bytes: IntGaugeVec = "pillion_conversations_bytes", Bytes, [],
+        "Memory taken by what is known of conversations.";
+    conversations_untold: IntCounterVec = "pillion_conversations_untold_total", Count, [],
+        "Requests whose conversation Redis could not be told of.";
     redis_up: IntGaugeVec = "pillion_redis_up", Count, [],
         "1 while Redis is in use; 0 while it is not, and without redis.url.";
     redis_lease: IntGaugeVec = "pillion_redis_lease", Count, [],

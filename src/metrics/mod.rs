@@ -15,13 +15,14 @@ mod summary;
 mod upstreams;
 
 pub use catalogue::{CATALOGUE, Metric, Type, Unit};
-pub use series::{InFlight, Observation, Series, Usage};
+pub use series::{InFlight, Observation, Series, Trimmed, Usage};
 pub use summary::{Distribution, Figures, Status, Summary};
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{IntGauge, Registry, TextEncoder};
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use self::redis::Redis;
 use crate::shard::Sharded;
@@ -61,6 +62,12 @@ pub struct Gauges {
     pub cache_bytes: u64,
     /// Memory of request content held for replay, in bytes.
     pub buffers_bytes: u64,
+    /// Identifiers of conversations that are known.
+    pub conversations: u64,
+    /// Memory of what is known of them, in bytes.
+    pub conversations_bytes: u64,
+    /// Requests whose conversation Redis could not be told of, since the start.
+    pub conversations_untold: u64,
     /// What is done with Redis.
     pub redis: RedisFigures,
     /// What is done about upstreams, by route.
@@ -105,6 +112,9 @@ pub struct Metrics {
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
     buffers_bytes: IntGauge,
+    conversations: IntGauge,
+    conversations_bytes: IntGauge,
+    conversations_untold: Mutex<IntCounter>,
     redis: Redis,
     upstreams: Upstreams,
 }
@@ -191,6 +201,11 @@ impl Metrics {
             cache_entries: families.cache_entries.get_metric_with_label_values(&no_labels)?,
             cache_bytes: families.cache_bytes.get_metric_with_label_values(&no_labels)?,
             buffers_bytes: families.buffers_bytes.get_metric_with_label_values(&no_labels)?,
+            conversations: families.conversations.get_metric_with_label_values(&no_labels)?,
+            conversations_bytes: families.conversations_bytes.get_metric_with_label_values(&no_labels)?,
+            conversations_untold: Mutex::new(
+                families.conversations_untold.get_metric_with_label_values(&no_labels)?,
+            ),
             redis: Redis::new(&families)?,
             upstreams: Upstreams::new(&families, labels.routes)?,
             registry,
@@ -219,13 +234,29 @@ impl Metrics {
 
     /// Everything in the Prometheus text format (`text/plain; version=0.0.4`), with what others keep count of.
     pub fn gather(&self, gauges: Gauges) -> String {
-        let Gauges { cache_entries, cache_bytes, buffers_bytes, redis, upstreams } = gauges;
+        let Gauges {
+            cache_entries,
+            cache_bytes,
+            buffers_bytes,
+            conversations,
+            conversations_bytes,
+            conversations_untold,
+            redis,
+            upstreams,
+        } = gauges;
+        {
+            // One at a time: a counter can only be told by how much it is behind.
+            let untold = self.conversations_untold.lock();
+            untold.inc_by(conversations_untold.saturating_sub(untold.get()));
+        }
         self.redis.set(&redis);
         self.upstreams.set(&upstreams);
         let of_others = [
             (&self.cache_entries, cache_entries),
             (&self.cache_bytes, cache_bytes),
             (&self.buffers_bytes, buffers_bytes),
+            (&self.conversations, conversations),
+            (&self.conversations_bytes, conversations_bytes),
         ];
         for (gauge, value) in of_others {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));

@@ -41,10 +41,23 @@ pub struct Observation {
     pub cache: Option<usize>,
     /// Messages forwarded after the head of the conversation, when the request carried one that was understood.
     pub messages: Option<u64>,
-    /// Messages left out.
-    pub removed: u64,
+    /// What was left out of it.
+    pub trimmed: Trimmed,
+    /// Messages that would have been left out.
+    pub would_trim: u64,
     /// What the upstream reported.
     pub usage: Usage,
+}
+
+/// What was left out of a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their tokens, estimated.
+    pub tokens: u64,
 }
 
 /// Tokens of one request, from its `usage`; zeros when it had none.
@@ -83,6 +96,9 @@ pub struct Series {
     embedded: Box<[IntCounter]>,
     invalidations: IntCounter,
     trimmed_messages: IntCounter,
+    trimmed_bytes: IntCounter,
+    trimmed_tokens: IntCounter,
+    shadow_trimmed: IntCounter,
     window_untouched: Box<[IntCounter]>,
     original_resent: IntCounter,
     tokens: Box<[IntCounter]>,
@@ -132,6 +148,9 @@ impl Series {
             embedded: each(&families.embedded, &EMBEDDED)?,
             invalidations: one(&families.invalidations)?,
             trimmed_messages: one(&families.trimmed_messages)?,
+            trimmed_bytes: one(&families.trimmed_bytes)?,
+            trimmed_tokens: one(&families.trimmed_tokens)?,
+            shadow_trimmed: one(&families.shadow_trimmed)?,
             window_untouched: each(&families.window_untouched, vocabulary.window_reasons)?,
             original_resent: one(&families.original_resent)?,
             tokens: each(&families.tokens, &TOKENS)?,
@@ -167,8 +186,13 @@ impl Series {
         if let Some(result) = seen.cache {
             increase(&self.cache_results, result, 1);
         }
-        if seen.removed > 0 {
-            self.trimmed_messages.inc_by(seen.removed);
+        if seen.trimmed.messages > 0 {
+            let Trimmed { messages, bytes, tokens } = seen.trimmed;
+            self.trimmed_messages.inc_by(messages);
+            self.trimmed_bytes.inc_by(bytes);
+            self.trimmed_tokens.inc_by(tokens);
+        } else if seen.would_trim > 0 {
+            self.shadow_trimmed.inc_by(seen.would_trim);
         }
         let Usage { prompt, completion, cached } = seen.usage;
         for (kind, count) in [prompt, completion, cached].into_iter().enumerate() {

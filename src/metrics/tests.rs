@@ -90,12 +90,18 @@ pillion_cache_stale_hits_total counter count route,operation
 pillion_embeddings_inputs_total counter count route,operation,result
 pillion_invalidations_total counter count route,operation
 pillion_trimmed_messages_total counter count route,operation
+pillion_trimmed_bytes_total counter bytes route,operation
+pillion_trimmed_tokens_total counter count route,operation
+pillion_window_shadow_messages_total counter count route,operation
 pillion_window_untouched_total counter count route,operation,reason
 pillion_original_resent_total counter count route,operation
 pillion_tokens_total counter count route,operation,kind
 pillion_cache_entries gauge count 
 pillion_cache_bytes gauge bytes 
 pillion_buffers_bytes gauge bytes 
+pillion_conversations gauge count 
+pillion_conversations_bytes gauge bytes 
+pillion_conversations_untold_total counter count 
 pillion_redis_up gauge count 
 pillion_redis_lease gauge count 
 pillion_redis_lookups_total counter count result
@@ -114,7 +120,8 @@ fn names_follow_the_conventions() {
         assert_eq!(row.kind == Type::Counter, row.name.ends_with("_total"), "{}", row.name);
         assert_eq!(row.kind == Type::Histogram, row.name.ends_with("_seconds"), "{}", row.name);
         assert_eq!(row.unit == Unit::Seconds, row.name.ends_with("_seconds"), "{}", row.name);
-        assert_eq!(row.unit == Unit::Bytes, row.name.ends_with("_bytes"), "{}", row.name);
+        let base = row.name.strip_suffix("_total").unwrap_or(row.name);
+        assert_eq!(row.unit == Unit::Bytes, base.ends_with("_bytes"), "{}", row.name);
         assert!(row.help.ends_with('.'), "{}", row.name);
     }
 }
@@ -155,7 +162,7 @@ fn a_request_is_counted_in_its_series() {
         head: Some(Duration::from_millis(441)),
         overhead: Duration::from_millis(1),
         messages: Some(20),
-        removed: 12,
+        trimmed: Trimmed { messages: 12, bytes: 3400, tokens: 850 },
         usage: Usage { prompt: 100, completion: 25, cached: 64 },
         ..Observation::default()
     });
@@ -269,7 +276,7 @@ fn traffic_adds_no_series() {
             head: Some(Duration::from_millis(u64::from(number) / 2)),
             cache: Some(index % VOCABULARY.cache_results.len()),
             messages: Some(u64::from(number)),
-            removed: u64::from(number),
+            trimmed: Trimmed { messages: u64::from(number), ..Trimmed::default() },
             ..Observation::default()
         });
     }
@@ -342,7 +349,8 @@ fn nth(number: u64) -> Observation {
         overhead: Duration::from_millis(125 * (number % 3)),
         cache: Some(number as usize % VOCABULARY.cache_results.len()),
         messages: Some(number % 90),
-        removed: number % 4,
+        trimmed: Trimmed { messages: number % 4, ..Trimmed::default() },
+        would_trim: 0,
         usage: Usage { prompt: number, completion: number % 10, cached: number % 2 },
     }
 }

@@ -13,7 +13,7 @@ mod scope;
 pub use address::Address;
 pub use condition::{Condition, Values};
 pub use path::{MalformedPath, normalise, percent_decode};
-pub use request::Request;
+pub use request::{CREDENTIALS, Request};
 pub use rule::{Action, LeavesState, Matcher, Operation, Rule};
 pub use scope::{Level, Source};
 

@@ -6,6 +6,10 @@ use http::HeaderMap;
 
 use super::path::percent_decode;
 
+/// Request headers that carry credentials, wherever they are sent.
+pub const CREDENTIALS: [&str; 6] =
+    ["authorization", "api-key", "x-api-key", "x-chroma-token", "apikey", "cookie"];
+
 /// What of a request decides what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {

@@ -50,13 +50,14 @@ use tokio_util::task::TaskTracker;
 use crate::cache::fence::{Fences, Settle};
 use crate::cache::key::Keyring;
 use crate::cache::shared::Shared;
+use crate::conversations::Conversations;
 use crate::error::{Dialect, Error, Kind};
 use crate::exchange::{Bypass, CacheStatus, Compared, Exchange};
 use crate::metrics::{Gauges, Metrics, Vocabulary};
 use crate::plan::{Action, Operation, Plan, Rule};
 use crate::retry::{GiveUp, Reason};
 use crate::upstream::Tls;
-use crate::window::{self, Counter};
+use crate::window;
 use answer::Forwarded;
 use buffers::Buffers;
 use cache::Cache;
@@ -69,7 +70,7 @@ use pass::pass;
 use route::{Guards, Route, Table};
 use search::Search;
 use storing::NotStored;
-use trim::{Trimmed, trim};
+use trim::{Trimmed, Trimming};
 use write::{Begun, write};
 
 /// Content of a search's answer that is read before the client gets any of it, in bytes: what breaks off meanwhile is
@@ -100,7 +101,7 @@ pub struct Proxy {
     tables: Vec<Table>,
     cache: Arc<Cache>,
     buffers: Arc<Buffers>,
-    counter: Counter,
+    trimming: Trimming,
     metrics: Arc<Metrics>,
     /// Tells our own requests when they come back to us; random per process, so that two instances may stand in line.
     pseudonym: String,
@@ -132,6 +133,7 @@ impl Proxy {
         tls: &Tls,
         metrics: Arc<Metrics>,
         shared: Option<Arc<Shared>>,
+        conversations: Arc<Conversations>,
     ) -> Result<Self, getrandom::Error> {
         let keyring = Keyring::random()?;
         let mut guards = Guards::new(budgets.max_in_flight)?;
@@ -165,7 +167,7 @@ impl Proxy {
             tables,
             cache: Arc::new(cache),
             buffers,
-            counter: Counter::new(),
+            trimming: Trimming::new(conversations)?,
             metrics,
             pseudonym,
             via,
@@ -182,13 +184,22 @@ impl Proxy {
 
     /// The numbers that are kept here, for those who ask.
     pub fn gauges(&self) -> Gauges {
+        let (conversations, conversations_bytes) = self.trimming.conversations.figures();
         Gauges {
+            conversations,
+            conversations_bytes,
+            conversations_untold: self.trimming.conversations.untold(),
             cache_entries: self.cache.store.entries() as u64,
             cache_bytes: self.cache.store.bytes(),
             buffers_bytes: self.buffers.used(),
             upstreams: self.routes.iter().map(|route| route.figures()).collect(),
             redis: self.cache.shared.as_ref().map(|shared| shared::figures(shared)).unwrap_or_default(),
         }
+    }
+
+    /// What is known of conversations.
+    pub fn conversations(&self) -> &Arc<Conversations> {
+        &self.trimming.conversations
     }
 
     /// What instances share, if they do.
@@ -218,10 +229,10 @@ impl Proxy {
         if stop_sdk {
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        if exchange.removed > 0 {
-            headers.insert(PILLION_TRIMMED, HeaderValue::from(exchange.removed));
-        } else if exchange.would_remove > 0
-            && let Ok(value) = HeaderValue::try_from(format!("{}; shadow", exchange.would_remove))
+        if exchange.trimmed.messages > 0 {
+            headers.insert(PILLION_TRIMMED, HeaderValue::from(exchange.trimmed.messages));
+        } else if exchange.would_trim > 0
+            && let Ok(value) = HeaderValue::try_from(format!("{}; shadow", exchange.would_trim))
         {
             headers.insert(PILLION_TRIMMED, value);
         }
@@ -269,7 +280,8 @@ impl Proxy {
         if let (Content::Streaming { .. }, Some(series)) = (&content, exchange.series()) {
             series.body_streamed();
         }
-        let Trimmed { content, original, class } = trim(rule, &seen, &self.counter, content, exchange);
+        let Trimmed { content, original, class } =
+            self.trimming.trim((&route.plan, rule), &seen, &head.headers, content, exchange);
         let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
         let hold = if rule.operation == Operation::Search { SEARCH_ANSWER } else { 0 };
         let terms = Terms { rule: found, class, deadline, total, no_retry, client_retries, hold };
@@ -301,7 +313,7 @@ impl Proxy {
             if route.plan.fenced {
                 exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
             }
-            pass(route, outbound, original, &terms, exchange).await
+            pass(&self.trimming, route, outbound, original, &terms, exchange).await
         };
         Ok(finish(forwarded, rule, exchange))
     }

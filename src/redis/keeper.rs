@@ -29,6 +29,8 @@ pub trait Join: Send + Sync {
 pub struct Keeper {
     address: Address,
     tls: Tls,
+    /// What its absence means to users; `None`: somebody else tells the log.
+    without: Option<&'static str>,
     state: Mutex<State>,
     up: watch::Sender<bool>,
     dropped: Notify,
@@ -45,11 +47,12 @@ struct State {
 }
 
 impl Keeper {
-    /// A keeper without a connection: [`Keeper::keep`] makes one.
-    pub fn new(address: Address, tls: Tls) -> Self {
+    /// A keeper without a connection: [`Keeper::keep`] makes one. `without` says what that means to users, in the log;
+    /// `None` leaves that to another keeper of the same Redis.
+    pub fn new(address: Address, tls: Tls, without: Option<&'static str>) -> Self {
         let state = State { link: None, run: Run::default(), since: Instant::now(), why: None };
         let (up, _) = watch::channel(false);
-        Self { address, tls, state: Mutex::new(state), up, dropped: Notify::new() }
+        Self { address, tls, without, state: Mutex::new(state), up, dropped: Notify::new() }
     }
 
     /// Where it connects to.
@@ -150,7 +153,7 @@ impl Keeper {
                         why
                     } else {
                         if told != Some(true) {
-                            tracing::info!(redis = %self.address, "Redis is in use");
+                            self.tell_of_use();
                             told = Some(true);
                         }
                         ended.await
@@ -159,7 +162,7 @@ impl Keeper {
                         && matches!(why, Failure::Timeout | Failure::Refused { .. })
                         && !why.is("UNJOINED")
                     {
-                        tracing::warn!(redis = %self.address, %why, "Redis is not in use: searches go upstream");
+                        self.tell_of_loss(&why);
                         told = Some(false);
                     }
                     probes = if begun.elapsed() >= GOOD { 0 } else { probes + 1 };
@@ -167,13 +170,25 @@ impl Keeper {
                 // Not when a connection is dropped: one that is made anew at once was not missed.
                 Err(why) => {
                     if told != Some(false) {
-                        tracing::warn!(redis = %self.address, %why, "Redis is not in use: searches go upstream");
+                        self.tell_of_loss(&why);
                         told = Some(false);
                     }
                     probes += 1;
                 }
             }
             sleep(breaker::wait(probes, fastrand::f64())).await;
+        }
+    }
+
+    fn tell_of_use(&self) {
+        if self.without.is_some() {
+            tracing::info!(redis = %self.address, "Redis is in use");
+        }
+    }
+
+    fn tell_of_loss(&self, why: &Failure) {
+        if let Some(without) = self.without {
+            tracing::warn!(redis = %self.address, %why, "Redis is not in use: {without}");
         }
     }
 

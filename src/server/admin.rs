@@ -28,6 +28,8 @@ use crate::proxy::{NoSuchRoute, Proxy};
 const HOUR: Duration = Duration::from_secs(3600);
 /// Drops stored responses.
 const INVALIDATE: &str = "/cache/invalidate";
+/// Tells of a conversation, and forgets it.
+const CONVERSATIONS: &str = "/conversations/";
 /// Comes with what changes state.
 const PILLION_ADMIN: HeaderName = HeaderName::from_static("pillion-admin");
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -87,6 +89,9 @@ impl Admin {
         if path == INVALIDATE {
             return self.change(request).await;
         }
+        if let Some(id) = path.strip_prefix(CONVERSATIONS).filter(|id| !id.is_empty()) {
+            return self.conversation(request, &percent_decode(id)).await;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET here\n".into());
         }
@@ -101,7 +106,7 @@ impl Admin {
             "/" => (
                 StatusCode::OK,
                 TEXT,
-                "pillion: /metrics /summary /livez /readyz /config, POST /cache/invalidate\n".into(),
+                "pillion: /metrics /summary /livez /readyz /config /conversations/ID, POST /cache/invalidate\n".into(),
             ),
             _ => (StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n".into()),
         }
@@ -126,13 +131,45 @@ impl Admin {
         }
     }
 
-    /// What changes state wants a method and a header that a page cannot send across sites without being asked first.
+    /// What is known of a conversation, under the identifier that the bot gives it.
+    async fn conversation(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+    ) -> (StatusCode, &'static str, String) {
+        let conversations = self.proxy.conversations();
+        match *request.method() {
+            Method::GET | Method::HEAD => {
+                let found = conversations.tell(id).await;
+                if found.conversations.is_empty() {
+                    let hint = if conversations.are_tracked() {
+                        "no conversation of this identifier was heard of, or it is over\n"
+                    } else {
+                        "no route has a window, or memory.conversations is 0: nothing is known of conversations\n"
+                    };
+                    return (StatusCode::NOT_FOUND, TEXT, hint.into());
+                }
+                let told = serde_json::json!({
+                    "conversations": found.conversations,
+                    "known_to": if found.shared { "all instances" } else { "this instance" },
+                });
+                (StatusCode::OK, JSON, told.to_string())
+            }
+            Method::DELETE if !is_meant(request) => not_meant(),
+            Method::DELETE => {
+                let reached = if conversations.forget(id).await { "all instances" } else { "this instance" };
+                (StatusCode::OK, JSON, serde_json::json!({"reached": reached}).to_string())
+            }
+            _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and DELETE here\n".into()),
+        }
+    }
+
     async fn change(&self, request: &Request<Incoming>) -> (StatusCode, &'static str, String) {
         if *request.method() != Method::POST {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only POST here\n".into());
         }
-        if request.headers().get(PILLION_ADMIN).is_none_or(|value| value != "1") {
-            return (StatusCode::FORBIDDEN, TEXT, "needs the header `Pillion-Admin: 1`\n".into());
+        if !is_meant(request) {
+            return not_meant();
         }
         let bad = |hint: String| (StatusCode::BAD_REQUEST, TEXT, hint);
         let asked = match Invalidate::read(request.uri().query()) {
@@ -214,6 +251,15 @@ impl Invalidate {
         }
         Ok(asked)
     }
+}
+
+fn not_meant() -> (StatusCode, &'static str, String) {
+    (StatusCode::FORBIDDEN, TEXT, "needs the header `Pillion-Admin: 1`\n".into())
+}
+
+/// What changes state wants a header that a page cannot send across sites without being asked first.
+fn is_meant(request: &Request<Incoming>) -> bool {
+    request.headers().get(PILLION_ADMIN).is_some_and(|value| value == "1")
 }
 
 /// `Accept: application/json` is asked for, and not as one of many.

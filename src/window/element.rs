@@ -128,7 +128,7 @@ impl Element {
             match scanner.kind()? {
                 Kind::Object => self.part(scanner, within)?,
                 Kind::String => self.text(scanner)?,
-                _ => drop(scanner.skip()?),
+                _ => _ = scanner.skip()?,
             }
         }
         Ok(())
@@ -148,13 +148,13 @@ impl Element {
                     scanner.skip()?;
                 }
             } else if name.is("text") || name.is("refusal") || name.is("thinking") {
-                if scanner.kind()? == Kind::String { self.text(scanner)? } else { drop(scanner.skip()?) }
+                if scanner.kind()? == Kind::String { self.text(scanner)? } else { _ = scanner.skip()? }
             } else if name.is("content") && within == 0 {
                 self.once(&mut seen, CONTENT);
                 match scanner.kind()? {
                     Kind::String => self.text(scanner)?,
                     Kind::Array => self.parts(scanner, within + 1)?,
-                    _ => drop(scanner.skip()?),
+                    _ => _ = scanner.skip()?,
                 }
             } else if !self.takes(&name, scanner)? {
                 scanner.skip()?;

@@ -150,7 +150,7 @@ impl Counting {
                     }
                 }
             }
-            Kind::Number | Kind::Literal => drop(scanner.skip()?),
+            Kind::Number | Kind::Literal => _ = scanner.skip()?,
         }
         Ok(())
     }

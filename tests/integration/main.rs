@@ -51,6 +51,8 @@ mod cache_writes;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod conversations;
+#[cfg(test)]
 mod embeddings;
 #[cfg(test)]
 mod faults;

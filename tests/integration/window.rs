@@ -1,6 +1,8 @@
 //! How much of a conversation is forwarded, seen from the upstream.
 
-use crate::support::{Answer, Pillion, Upstream};
+use std::time::Duration;
+
+use crate::support::{Answer, Pillion, Upstream, advance};
 
 const CHAT: &str = "/v1/chat/completions";
 const LABELS: &[(&str, &str)] = &[("route", "r"), ("operation", "chat")];
@@ -93,7 +95,8 @@ async fn shadow_changes_nothing_and_tells() {
     let answer = pillion.post(CHAT, &body).await;
     assert_eq!(upstream.last().text(), body);
     assert_eq!(answer.header("pillion-trimmed"), Some("12; shadow"));
-    pillion.metric_is("pillion_requests_total", LABELS, 1.0).await;
+    pillion.metric_is("pillion_window_shadow_messages_total", LABELS, 12.0).await;
+    pillion.metric_is("pillion_trimmed_messages_total", LABELS, 0.0).await;
 }
 
 #[tokio::test]
@@ -125,7 +128,7 @@ async fn what_is_not_understood_or_encoded_passes_untouched() {
 async fn other_paths_are_not_read() {
     let (upstream, pillion) = chat(&[]).await;
     let body = body(&turns(31));
-    for path in ["/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/chat/completions/x"] {
+    for path in ["/v1/responses/compact", "/v1/completions", "/v1/embeddings", "/v1/chat/completions/x"] {
         let answer = pillion.post(path, &body).await;
         assert_eq!(
             (answer.header("pillion-trimmed"), upstream.last().text()),
@@ -151,17 +154,146 @@ async fn a_trimmed_conversation_that_is_refused_is_sent_once_more_in_full() {
     assert_eq!((seen.len(), seen[0].text(), seen[1].text()), (2, body(&all[12..]), body(&all)));
     pillion.metric_is("pillion_original_resent_total", LABELS, 1.0).await;
 
-    // Refused again: that is the answer.
-    upstream.push(Answer::status(400, refusal));
-    upstream.push(Answer::status(400, r#"{"error":"second"}"#));
-    let answer = pillion.post(CHAT, &body(&all)).await;
-    assert_eq!((answer.status, answer.text().as_str()), (400, r#"{"error":"second"}"#));
-    assert_eq!(upstream.count(), 4);
+    // Another one, refused again: that is the answer, and nothing is learnt of it.
+    let other = [&[message("user", "another")], &all[1..]].concat();
+    for count in [4, 6] {
+        upstream.push(Answer::status(400, refusal));
+        upstream.push(Answer::status(400, r#"{"error":"second"}"#));
+        let answer = pillion.post(CHAT, &body(&other)).await;
+        assert_eq!((answer.status, answer.text().as_str()), (400, r#"{"error":"second"}"#));
+        assert_eq!(upstream.count(), count);
+    }
     // What was not trimmed is not sent twice.
     upstream.push(Answer::status(400, refusal));
-    assert_eq!(pillion.post(CHAT, &body(&all[..5])).await.status, 400);
+    assert_eq!(pillion.post(CHAT, &body(&other[..5])).await.status, 400);
+    assert_eq!(upstream.count(), 7);
+    pillion.metric_is("pillion_original_resent_total", LABELS, 3.0).await;
+}
+
+#[tokio::test]
+async fn a_conversation_that_was_taken_whole_is_left_whole_for_a_while() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("openai", &upstream, &[]).await;
+    let all = turns(33);
+    let refused = &[("route", "r"), ("operation", "chat"), ("reason", "refused")];
+    upstream.push(Answer::status(400, r#"{"error":{}}"#));
+    upstream.push(Answer::ok("{}"));
+    assert_eq!(pillion.post(CHAT, &body(&all[..31])).await.status, 200);
+    // One turn later, by how it begins. Another key is another conversation.
+    upstream.push(Answer::ok("{}"));
+    let answer = pillion.post(CHAT, &body(&all)).await;
+    assert_eq!((answer.header("pillion-trimmed"), upstream.last().text()), (None, body(&all)));
+    pillion.metric_is("pillion_window_untouched_total", refused, 1.0).await;
+    upstream.push(Answer::ok("{}"));
+    let answer = pillion.post_with(CHAT, &[("authorization", "Bearer sk-other")], &body(&all)).await;
+    assert_eq!(answer.header("pillion-trimmed"), Some("14"));
+    // When it is over, trimming is tried again.
+    advance(Duration::from_secs(600)).await;
+    upstream.push(Answer::ok("{}"));
+    assert_eq!(pillion.post(CHAT, &body(&all)).await.header("pillion-trimmed"), Some("14"));
     assert_eq!(upstream.count(), 5);
-    pillion.metric_is("pillion_original_resent_total", LABELS, 2.0).await;
+    pillion.metric_is("pillion_original_resent_total", LABELS, 1.0).await;
+}
+
+#[tokio::test]
+async fn anthropics_too_long_prompt_is_not_sent_even_longer_either() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("anthropic", &upstream, &[]).await;
+    let refusal = r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#;
+    upstream.push(Answer::status(400, refusal));
+    let answer = pillion.post("/v1/messages", &body(&turns(31))).await;
+    assert_eq!((answer.status, upstream.count(), answer.header("pillion-trimmed")), (400, 1, Some("12")));
+}
+
+/// Items of Responses by turns: a user's, a call, its result, reasoning, an answer.
+fn items(turns: usize) -> Vec<String> {
+    (0..turns)
+        .flat_map(|n| {
+            [
+                format!(r#"{{"role":"user","content":[{{"type":"input_text","text":"q{n}"}}]}}"#),
+                format!(r#"{{"type":"function_call","call_id":"c{n}","name":"f","arguments":"{{}}"}}"#),
+                format!(r#"{{"type":"function_call_output","call_id":"c{n}","output":"r"}}"#),
+                format!(r#"{{"type":"reasoning","id":"rs{n}","summary":[]}}"#),
+                format!(r#"{{"type":"message","role":"assistant","content":[{{"type":"output_text","text":"a{n}"}}]}}"#),
+            ]
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn responses_are_trimmed_by_their_items() {
+    for (preset, path) in [
+        ("openai", "/v1/responses"),
+        ("azure", "/openai/v1/responses"),
+        ("azure", "/openai/responses?api-version=1"),
+    ] {
+        let upstream = Upstream::answering(|_| Answer::ok("{}")).await;
+        let pillion = Pillion::route(preset, &upstream, &[]).await;
+        let all = [items(6), vec![r#"{"role":"user","content":"last"}"#.to_owned()]].concat();
+        let request = |items: &[String]| {
+            format!(r#"{{"model":"m","instructions":"be brief","input":[{}]}}"#, items.join(","))
+        };
+        let answer = pillion.post(path, &request(&all)).await;
+        assert_eq!((answer.status, answer.header("pillion-trimmed")), (200, Some("15")), "{path}");
+        assert_eq!(upstream.last().text(), request(&all[15..]));
+        // One message alone, and what the upstream keeps.
+        for content in [
+            r#"{"model":"m","input":"hello"}"#.to_owned(),
+            request(&all).replace(r#""model":"m""#, r#""previous_response_id":"r""#),
+        ] {
+            let answer = pillion.post(path, &content).await;
+            assert_eq!((answer.header("pillion-trimmed"), upstream.last().text()), (None, content));
+        }
+        let state = &[("reason", "server_state")];
+        pillion.metric_is("pillion_window_untouched_total", state, 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn anthropics_messages_are_trimmed_before_a_turn_of_the_users() {
+    let upstream = Upstream::answering(|_| Answer::ok("{}")).await;
+    let pillion = Pillion::route("anthropic", &upstream, &["window: {max_messages: 6}"]).await;
+    let turn = |n: usize| {
+        [
+            message("user", "q"),
+            format!(
+                r#"{{"role":"assistant","content":[{{"type":"tool_use","id":"t{n}","name":"f","input":{{}}}}]}}"#
+            ),
+            format!(
+                r#"{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t{n}","content":"r"}}]}}"#
+            ),
+            message("assistant", "a"),
+        ]
+    };
+    let all: Vec<String> = (0..4).flat_map(turn).collect();
+    // The sixth from the end is a result of a tool.
+    for (count, removed) in [(13, "8"), (14, "8"), (15, "12"), (16, "12")] {
+        let answer = pillion.post("/v1/messages", &body(&all[..count])).await;
+        assert_eq!(answer.header("pillion-trimmed"), Some(removed), "{count}");
+        assert_eq!(upstream.last().text(), body(&all[removed.parse().unwrap()..count]));
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_a_limit_as_well() {
+    let upstream = Upstream::answering(|_| Answer::ok("{}")).await;
+    let pillion = Pillion::route("openai", &upstream, &["window: {max_messages: 0, max_tokens: 24}"]).await;
+    // Of o200k_base: 3, `user` 1, and two for each of the others; 6 a message.
+    let all: Vec<String> = (0..9)
+        .map(|n| {
+            format!(
+                r#"{{"role":"{}","content":"hello there"}}"#,
+                if n % 2 == 0 { "user" } else { "assistant" }
+            )
+        })
+        .collect();
+    let request = |model: &str| format!(r#"{{"messages":[{}],"model":"{model}"}}"#, all.join(","));
+    for model in ["gpt-4o", "gpt-4", "ft:gpt-4o-mini:x"] {
+        let answer = pillion.post(CHAT, &request(model)).await;
+        assert_eq!(answer.header("pillion-trimmed"), Some("6"), "{model}");
+    }
+    // Estimated: a fourth of 40 or 45 bytes each.
+    assert_eq!(pillion.post(CHAT, &request("claude")).await.header("pillion-trimmed"), Some("8"));
 }
 
 #[tokio::test]

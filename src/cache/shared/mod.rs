@@ -173,7 +173,7 @@ impl Shared {
     pub fn new(policy: Policy, tls: Tls) -> Result<Arc<Self>, getrandom::Error> {
         let mut key = [0; 16];
         getrandom::fill(&mut key)?;
-        let keeper = Arc::new(Keeper::new(policy.address.clone(), tls));
+        let keeper = Arc::new(Keeper::new(policy.address.clone(), tls, Some("searches go upstream")));
         Ok(Arc::new(Self {
             keys: Keys::new(&policy.prefix),
             scripts: Scripts::new(),

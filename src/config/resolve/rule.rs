@@ -14,10 +14,6 @@ use crate::config::rule::{self as written, Action, LeavesState};
 use crate::config::units::Time;
 use crate::{cache, plan, retry, window};
 
-/// Request headers that carry credentials, wherever they are sent.
-const CREDENTIALS: [&str; 6] =
-    ["authorization", "api-key", "x-api-key", "x-chroma-token", "apikey", "cookie"];
-
 /// What a rule is built from besides its own text.
 pub(super) struct Ground<'a> {
     pub(super) layers: Layers<'a>,
@@ -205,7 +201,9 @@ pub(super) fn ignore_headers(route: &Route, at: &KeyPath, findings: &mut Finding
     let at = at.key("cache").key("ignore_headers");
     let written = route.cache.as_ref().and_then(|cache| cache.ignore_headers.as_deref());
     let read = headers(written, &at, findings).unwrap_or_default();
-    for (index, name) in read.iter().enumerate().filter(|(_, name)| CREDENTIALS.contains(&name.as_str())) {
+    for (index, name) in
+        read.iter().enumerate().filter(|(_, name)| plan::CREDENTIALS.contains(&name.as_str()))
+    {
         let rule = "it tells who asks: one caller would get what only another may see";
         findings.add_value(&at.item(index), name.as_str(), rule, "leave it out");
     }

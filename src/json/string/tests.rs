@@ -30,7 +30,7 @@ fn agrees(bytes: &[u8]) {
     let expected = plainly(bytes);
     let on_each = levels().into_iter().map(|level| long(level, bytes));
     for found in on_each.chain([inside(bytes)]) {
-        assert_eq!(found.map(|inside| (inside.len, inside.escaped)), expected, "{:?}", bytes.escape_ascii());
+        assert_eq!(found.map(|inside| (inside.len, inside.beyond)), expected, "{:?}", bytes.escape_ascii());
         if let Some(inside) = found {
             // Not ASCII may be said too often, never too seldom.
             assert!(!inside.ascii || bytes[..inside.len].is_ascii(), "{:?}", bytes.escape_ascii());
