@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::buffers::{Buffers, Reservation};
+use super::room::Room;
 use crate::error::{Error, Kind};
 use crate::plan::Limits;
 use crate::upstream::ResponseBody;
@@ -61,7 +62,7 @@ pub(crate) async fn read(
     if announced.is_some_and(|bytes| exceeds(bytes, limits.replay_body)) {
         return Ok(streaming(Vec::new(), incoming, 0, Unheld::Size));
     }
-    let mut held = Holding { whole: Vec::new(), announced, reservation: buffers.reserve() };
+    let mut held = Holding { whole: Room::new(), announced, reservation: buffers.reserve() };
     while let Some(chunk) = next_chunk(&mut incoming, deadline.min(Instant::now() + idle)).await? {
         let len = (held.whole.len() + chunk.len()) as u64;
         if exceeds(len, limits.max_body) {
@@ -88,7 +89,7 @@ pub(crate) async fn read(
 /// A request's content on its way to being whole.
 struct Holding {
     /// Put together as it comes, while it is still in the processor's caches.
-    whole: Vec<u8>,
+    whole: Room,
     announced: Option<u64>,
     /// All that there is room for, come or not.
     reservation: Reservation,
@@ -116,11 +117,8 @@ impl Holding {
 
     /// Adds a chunk that there is room for.
     fn add(&mut self, chunk: &[u8]) {
-        if self.whole.capacity() - self.whole.len() < chunk.len() {
-            let room = usize::try_from(self.reservation.bytes).unwrap_or(usize::MAX);
-            self.whole.reserve_exact(room.saturating_sub(self.whole.len()).max(chunk.len()));
-        }
-        self.whole.extend_from_slice(chunk);
+        let room = usize::try_from(self.reservation.bytes).unwrap_or(usize::MAX);
+        self.whole.add(chunk, room);
     }
 
     /// What has come, to be sent without being held: its share of the budget is given back when it was written.
@@ -135,13 +133,13 @@ impl Holding {
 
 /// What has come of content that is not held, and its share of the budget.
 struct Came {
-    content: Vec<u8>,
+    content: Room,
     _share: Reservation,
 }
 
 impl AsRef<[u8]> for Came {
     fn as_ref(&self) -> &[u8] {
-        &self.content
+        self.content.as_ref()
     }
 }
 
@@ -226,7 +224,7 @@ mod tests {
     const MB: u64 = 1_000_000;
 
     fn holding(buffers: &Arc<Buffers>, announced: Option<u64>) -> Holding {
-        Holding { whole: Vec::new(), announced, reservation: buffers.reserve() }
+        Holding { whole: Room::new(), announced, reservation: buffers.reserve() }
     }
 
     /// Takes a chunk in; `None` when there is no room for it.

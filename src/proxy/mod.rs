@@ -26,6 +26,7 @@ mod invalidate;
 mod outbound;
 mod pass;
 mod pieces;
+mod room;
 mod route;
 mod search;
 mod shared;

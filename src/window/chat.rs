@@ -20,10 +20,10 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
             element.content(scanner)?;
         } else if name.is("tool_calls") {
             element.once(&mut seen, CALLS);
-            element.opens += elements(scanner)?;
+            element.asks += elements(scanner)?;
         } else if name.is("function_call") {
             element.once(&mut seen, CALL);
-            element.opens += u32::from(!is_null(scanner)?);
+            element.asks += u32::from(!is_null(scanner)?);
         } else if name.is("thinking_blocks") || name.is("reasoning_details") {
             // How gateways hand on what Anthropic and others have signed.
             element.thinking |= elements(scanner)? > 0;
@@ -35,7 +35,7 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
         Some(role) => element.role = role,
         None => element.step_aside(Untouched::UnreadableMessage),
     }
-    element.closes = u32::from(said == Some(Role::Result));
+    element.answers = u32::from(said == Some(Role::Result));
     // Of a user's message: that would be Anthropic's form.
     element.carrier = false;
     Ok(element)

@@ -43,6 +43,8 @@ pub(super) struct Cutting<'a> {
     pub(super) span: Range<usize>,
     /// Calls that wait for their results.
     open: u32,
+    /// Calls that wait until somebody speaks: their results, if any, come before.
+    asked: u32,
     /// The next turn at or behind this index is at a step.
     next_step: usize,
     /// Beginnings of turns (and of everything) that leave no more than the limits allow, in order.
@@ -52,8 +54,8 @@ pub(super) struct Cutting<'a> {
     frozen: Option<Place>,
     /// The last element with such thinking.
     bound: usize,
-    /// The first element with a breakpoint of the prompt cache.
-    breakpoint: Option<usize>,
+    /// An element has a breakpoint of the prompt cache.
+    breakpoint: bool,
 }
 
 impl<'a> Cutting<'a> {
@@ -65,12 +67,13 @@ impl<'a> Cutting<'a> {
             tokens: 0,
             span: 0..0,
             open: 0,
+            asked: 0,
             next_step: 0,
             places: VecDeque::new(),
             last_turn: None,
             frozen: None,
             bound: 0,
-            breakpoint: None,
+            breakpoint: false,
         }
     }
 
@@ -83,19 +86,17 @@ impl<'a> Cutting<'a> {
             self.places.push_back(place);
             self.next_step = self.step();
         }
-        if element.role == Role::User && !element.carrier && self.open == 0 {
+        if element.role == Role::User && !element.carrier && self.open + self.asked == 0 {
             self.begin_turn(place);
         } else if element.thinking {
             self.freeze();
         }
         if element.role == Role::Assistant {
-            // Whoever speaks again does not wait any more.
-            self.open = 0;
+            self.asked = 0;
         }
+        self.asked = self.asked.saturating_add(element.asks).saturating_sub(element.answers);
         self.open = self.open.saturating_add(element.opens).saturating_sub(element.closes);
-        if element.breakpoint {
-            self.breakpoint.get_or_insert(self.count);
-        }
+        self.breakpoint |= element.breakpoint;
         self.count += 1;
         self.tokens += element.estimate(span.len());
         self.span.end = span.end;
@@ -179,7 +180,9 @@ impl<'a> Cutting<'a> {
         match self.place() {
             None if self.count == 0 => (Place::default(), None),
             None => (Place::default(), Some(Untouched::NoUserTurn)),
-            Some((place, _)) if self.breakpoint.is_some_and(|at| at < place.index) => {
+            // Wherever it is: bots move theirs from request to request, and thinking that was made before one that
+            // was in the way is bound to all of it.
+            Some((place, _)) if self.breakpoint && place.index > 0 => {
                 (Place::default(), Some(Untouched::CacheBreakpoint))
             }
             Some(found) => found,

@@ -37,10 +37,14 @@ pub(super) struct Element {
     pub(super) role: Role,
     /// Of a user's message: it brings results of tools, so no turn begins with it.
     pub(super) carrier: bool,
-    /// Calls in it that wait for a result.
+    /// Calls in it that wait for a result, whatever comes between.
     pub(super) opens: u32,
-    /// Results in it that some call waits for.
+    /// Results of such calls.
     pub(super) closes: u32,
+    /// Calls in it whose results come before the assistant speaks again, or not at all.
+    pub(super) asks: u32,
+    /// Results of such calls.
+    pub(super) answers: u32,
     /// Has a breakpoint of the provider's prompt cache.
     pub(super) breakpoint: bool,
     /// Has thinking that is bound to what was before it.

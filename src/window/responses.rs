@@ -4,18 +4,22 @@ use super::Untouched;
 use super::element::{CONTENT, Element, Once, ROLE, Role, TYPE, is_null, role};
 use crate::json::{Invalid, Kind, Scanner};
 
-/// Calls whose results come as items of their own. Those of hosted tools (`web_search_call` and its like) have theirs in
-/// them.
-const CALLS: [&[u8]; 9] = [
+/// Calls whose results come as items of their own, wherever: the upstream finds them by `call_id`. Those of hosted tools
+/// (`web_search_call` and its like) have theirs in them.
+const CALLS: [&[u8]; 6] = [
     b"function_call",
     b"custom_tool_call",
     b"computer_call",
     b"local_shell_call",
     b"shell_call",
     b"apply_patch_call",
-    b"tool_search_call",
-    b"program",
-    b"mcp_approval_request",
+];
+
+/// What may stay unanswered: the upstream may run it itself, or the user may pass over it. And its answers.
+const ASKS: [[&[u8]; 2]; 3] = [
+    [b"tool_search_call", b"tool_search_output"],
+    [b"program", b"program_output"],
+    [b"mcp_approval_request", b"mcp_approval_response"],
 ];
 
 /// Reads an object.
@@ -69,7 +73,9 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
         element.step_aside(Untouched::Compaction);
     } else if CALLS.contains(&&*word) {
         element.opens = 1;
-    } else if word.ends_with(b"_output") || *word == *b"mcp_approval_response" {
+    } else if let Some([ask, _]) = ASKS.iter().find(|pair| pair.contains(&&*word)) {
+        (element.asks, element.answers) = if **ask == *word { (1, 0) } else { (0, 1) };
+    } else if word.ends_with(b"_output") {
         element.closes = 1;
     }
     Ok(element)

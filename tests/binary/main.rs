@@ -11,6 +11,7 @@
 mod process;
 
 mod commands;
+mod conversations;
 mod lifecycle;
 mod listeners;
 mod upstream;
