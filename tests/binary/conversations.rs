@@ -40,7 +40,7 @@ async fn measure(mut stream: TcpStream, length: Arc<AtomicUsize>) {
         let mut buffer = vec![0; 64 * 1024];
         while left > 0 {
             let most = left.min(buffer.len());
-            let Ok(read @ 1..) = stream.read(&mut buffer[..most]).await else { return };
+            let Ok(read @ 1..) = stream.read(buffer.get_mut(..most).unwrap()).await else { return };
             left -= read;
         }
         if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.is_err() {
