@@ -4,7 +4,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test model races build fmt bench bench-faults bench-growth bench-hits bench-instructions bench-memory bench-peers
-.PHONY: bench-tools bench-trim bench-window clean-tests profile redis-faults release soak
+.PHONY: bench-tools bench-trim bench-window clean-tests profile redis-faults release soak window
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 27
@@ -24,6 +24,10 @@ model: ## a million schedules of fences and store, a million pairs of keys: some
 	@tests/setup build
 	PILLION_MODEL=1 $(MODEL)
 	PILLION_MODEL=1 cargo test --release --lib isolation
+
+window: ## a million histories per dialect through the window against a strict validator: some minutes
+	@tests/setup build
+	PILLION_WINDOW_HISTORIES=1000000 cargo test --release --test window -- --nocapture
 
 races: ## searches that race with writes over HTTP, two instances and a real Redis among them: some minutes
 	@tests/setup tests
