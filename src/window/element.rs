@@ -1,10 +1,6 @@
 //! What one element of a history is to the window: read once, where it lies.
 
 use super::Untouched;
-use super::chat;
-use super::messages;
-use super::policy::Dialect;
-use super::responses;
 use crate::json::{Invalid, Kind, Scanner, Text};
 
 /// Tokens that a picture counts as: 85 and four tiles of 170, a square of 1,024 pixels in high detail
@@ -60,17 +56,30 @@ pub(super) struct Element {
 }
 
 impl Element {
-    /// Passes over one element. What is wrong with it alone is part of what is found.
-    pub(super) fn read(dialect: Dialect, scanner: &mut Scanner<'_>) -> Result<Self, Invalid> {
-        if scanner.kind()? != Kind::Object {
-            scanner.skip()?;
-            return Ok(Element { aside: Some(Untouched::UnreadableMessage), ..Element::default() });
+    /// Reads a message: who speaks, and what. Other members are left to `other`, which says whether it has read the value.
+    pub(super) fn message<'a>(
+        scanner: &mut Scanner<'a>,
+        mut other: impl FnMut(&mut Element, &mut Once, &Text<'a>, &mut Scanner<'a>) -> Result<bool, Invalid>,
+    ) -> Result<Self, Invalid> {
+        let mut element = Element::default();
+        let (mut seen, mut said) = (Once::default(), None);
+        let mut members = scanner.object()?;
+        while let Some(name) = members.next(scanner)? {
+            if name.is("role") {
+                element.once(&mut seen, ROLE);
+                said = role(scanner)?;
+            } else if name.is("content") {
+                element.once(&mut seen, CONTENT);
+                element.content(scanner)?;
+            } else if !other(&mut element, &mut seen, &name, scanner)? && !element.takes(&name, scanner)? {
+                scanner.skip()?;
+            }
         }
-        match dialect {
-            Dialect::Chat => chat::element(scanner),
-            Dialect::Responses => responses::element(scanner),
-            Dialect::Messages => messages::element(scanner),
+        match said {
+            Some(role) => element.role = role,
+            None => element.step_aside(Untouched::UnreadableMessage),
         }
+        Ok(element)
     }
 
     /// Tokens by the estimate of `docs/window.md`, of an element of so many bytes.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cut::Cutting;
 use super::element::{Element, Role};
-use super::{Figures, Policy, Untouched};
+use super::{Dialect, Figures, Policy, Untouched, chat, messages, responses};
 use crate::json::{self, Invalid, Kind, Scanner, Text};
 
 /// What one pass over a request finds.
@@ -110,7 +110,7 @@ impl Request {
         let mut elements = scanner.array()?;
         while elements.next(scanner)? {
             let start = scanner.position();
-            let element = Element::read(policy.dialect, scanner)?;
+            let element = element(policy.dialect, scanner)?;
             let span = start..scanner.position();
             self.figures.add(&element);
             match element.aside {
@@ -127,6 +127,19 @@ impl Request {
             }
         }
         Ok(())
+    }
+}
+
+/// Passes over one element. What is wrong with it alone is part of what is found.
+fn element(dialect: Dialect, scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
+    if scanner.kind()? != Kind::Object {
+        scanner.skip()?;
+        return Ok(Element { aside: Some(Untouched::UnreadableMessage), ..Element::default() });
+    }
+    match dialect {
+        Dialect::Chat => chat::element(scanner),
+        Dialect::Responses => responses::element(scanner),
+        Dialect::Messages => messages::element(scanner),
     }
 }
 
