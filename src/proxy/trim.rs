@@ -67,7 +67,7 @@ impl Trimming {
             LeavesState::Members(members) => members,
             LeavesState::Never | LeavesState::Always => &[],
         };
-        let policy = rule.window.as_ref().filter(|policy| policy.enabled && !seen.asks.no_window);
+        let policy = rule.window.as_ref().filter(|policy| policy.enabled);
         if let (Some(_), true, Some(series)) = (policy, encoded, exchange.series()) {
             series.window_untouched(Untouched::Encoded as usize);
         }
@@ -80,6 +80,9 @@ impl Trimming {
         };
         let mut reading = window::read(whole, policy, &self.counter, members);
         let class = judge_class(rule, class, whole, reading.leaves_state);
+        if seen.asks.no_window {
+            reading = reading.left_whole(None);
+        }
         let id = name_of(plan, headers, whole, &reading);
         let (mut name, mut refusal) = (None, None);
         if id.is_some() || reading.cut.is_some() {
@@ -88,7 +91,7 @@ impl Trimming {
                 Whose { id: id.as_deref().unwrap_or_default(), route: &plan.name, credentials: &credentials };
             refusal = self.refusal(whole, &reading, &caller);
             if refusal.is_some_and(|refusal| self.refused.has(refusal)) {
-                reading = reading.left_whole(Untouched::Refused);
+                reading = reading.left_whole(Some(Untouched::Refused));
             }
             if id.is_some() {
                 name = self.keep_in_mind(plan, &reading, &caller);

@@ -16,6 +16,10 @@ use super::element::{Element, Role};
 use super::tokens::Weighing;
 use super::{Policy, Untouched};
 
+/// Places that are remembered at most. Where more turns are within the limits every other one is forgotten: of thousands of
+/// turns a few more are left out.
+const PLACES: usize = 1024;
+
 /// Where the history may be cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
@@ -27,6 +31,8 @@ pub(super) struct Place {
     pub(super) tokens: u64,
     /// The first turn at or behind a multiple of `step`.
     stepped: bool,
+    /// Its number among the places.
+    ordinal: usize,
 }
 
 /// The elements behind the head, as far as they decide about the cut.
@@ -49,6 +55,9 @@ pub(super) struct Cutting<'a> {
     next_step: usize,
     /// Beginnings of turns (and of everything) that leave no more than the limits allow, in order.
     places: VecDeque<Place>,
+    /// How many there were, and which part of them is remembered.
+    ordinal: usize,
+    stride: usize,
     last_turn: Option<Place>,
     /// The cut under which thinking was made that is here.
     frozen: Option<Place>,
@@ -70,6 +79,8 @@ impl<'a> Cutting<'a> {
             asked: 0,
             next_step: 0,
             places: VecDeque::new(),
+            ordinal: 0,
+            stride: 1,
             last_turn: None,
             frozen: None,
             bound: 0,
@@ -79,7 +90,8 @@ impl<'a> Cutting<'a> {
 
     /// The next element, and where it lies.
     pub(super) fn push(&mut self, element: &Element, span: Range<usize>) {
-        let place = Place { index: self.count, start: span.start, tokens: self.tokens, stepped: true };
+        let place =
+            Place { index: self.count, start: span.start, tokens: self.tokens, stepped: true, ordinal: 0 };
         if self.count == 0 {
             // Nothing is left out.
             self.span.start = span.start;
@@ -114,10 +126,25 @@ impl<'a> Cutting<'a> {
         let place = Place { stepped, ..place };
         self.last_turn = Some(place);
         if place.index > 0 {
-            self.places.push_back(place);
+            self.remember(place);
         }
         if !self.policy.dialect.binds_across_turns() {
             self.frozen = None;
+        }
+    }
+
+    fn remember(&mut self, place: Place) {
+        self.ordinal += 1;
+        if self.places.len() == PLACES {
+            let steps = self.places.iter().filter(|place| place.stepped).count();
+            if steps > PLACES / 2 {
+                self.stride *= 2;
+            }
+            let stride = self.stride;
+            self.places.retain(|place| place.stepped && place.ordinal.is_multiple_of(stride));
+        }
+        if self.ordinal.is_multiple_of(self.stride) {
+            self.places.push_back(Place { ordinal: self.ordinal, ..place });
         }
     }
 
@@ -155,7 +182,7 @@ impl<'a> Cutting<'a> {
     /// Where the limits cut. `None` when one is exceeded and there is no turn to cut before.
     fn by_limits(&mut self) -> Option<Place> {
         if let Some(weighing) = &mut self.weighing {
-            let first = weighing.first_within(self.policy.max_tokens);
+            let first = weighing.first_within();
             while self.places.front().is_some_and(|place| place.index < first) {
                 self.places.pop_front();
             }

@@ -85,7 +85,7 @@ impl Figures {
 /// keep state when they are neither null nor false.
 pub fn read(body: &Bytes, policy: &Policy, counter: &Counter, state_members: &[String]) -> Reading {
     let by = (policy.max_tokens > 0).then(|| policy.encoding.of(body)).flatten();
-    let mut cutting = Cutting::new(policy, by.map(|by| Weighing::new(counter, by, body)));
+    let mut cutting = Cutting::new(policy, by.map(|by| Weighing::new(counter, by, body, policy.max_tokens)));
     let request = match request::read(body, policy, state_members, &mut cutting) {
         Ok(request) => request,
         Err(invalid) => {
@@ -126,13 +126,13 @@ pub fn read(body: &Bytes, policy: &Policy, counter: &Counter, state_members: &[S
 }
 
 impl Reading {
-    /// Leaves the conversation whole after all.
+    /// Leaves the conversation whole after all; because of this, if that is to be counted.
     #[must_use]
-    pub fn left_whole(self, why: Untouched) -> Self {
+    pub fn left_whole(self, why: Option<Untouched>) -> Self {
         let figures = Figures { removed_bytes: 0, removed_tokens: 0, ..self.figures };
         let back = self.cut.map_or(0, |_| self.removed);
         let forwarded = self.forwarded.map(|forwarded| forwarded + back);
-        Reading { forwarded, removed: 0, cut: None, untouched: Some(why), figures, ..self }
+        Reading { forwarded, removed: 0, cut: None, untouched: why, figures, ..self }
     }
 }
 

@@ -366,3 +366,22 @@ proptest! {
         trim(&text, &policy(max, 1, 1));
     }
 }
+
+#[test]
+fn thousands_of_turns_are_remembered_in_part() {
+    // Of the history three turns fit that are not there.
+    let turns = 5000;
+    let body = body(&"ua".repeat(turns));
+    let whole = trim(&body, &policy(0, 1, 0));
+    assert_eq!((whole.removed, whole.untouched), (0, None));
+    for kept in [4000, 2500, 1500, 500, 2] {
+        for step in [1, 10, 1000] {
+            let removed = trim(&body, &policy(2 * kept, step, 0)).removed;
+            let step = step.min(2 * kept);
+            // Every fourth turn at least is a place, or every eighth step.
+            let coarse = if step > 1 { 8 * step.next_multiple_of(2) } else { 16 };
+            let least = 2 * (turns - kept);
+            assert!((least..least + coarse).contains(&removed), "{kept} {step}: {removed}, {least}");
+        }
+    }
+}

@@ -193,20 +193,24 @@ fn is_read_by_no_model(name: &Text<'_>) -> bool {
     NAMES.iter().any(|known| name.is(known))
 }
 
-/// The messages that may be forwarded, weighed as far as they have to be.
+/// The messages that may be forwarded, counted as far as they have to be: from the last one back until the limit is reached,
+/// and each once. What is beyond the limit is so for good, since messages only become more.
 pub(super) struct Weighing<'a> {
     counter: &'a Counter,
     by: &'static CoreBpe,
     body: &'a [u8],
+    most: u64,
     messages: VecDeque<Weighed>,
     /// Messages before those.
     before: usize,
+    /// Of the first so many the tokens are known, and are so many together.
+    known: (usize, u64),
 }
 
 struct Weighed {
     span: Range<usize>,
-    media: u64,
-    tokens: Option<u64>,
+    /// Those of its media until they are known.
+    tokens: u64,
 }
 
 impl std::fmt::Debug for Weighing<'_> {
@@ -216,34 +220,54 @@ impl std::fmt::Debug for Weighing<'_> {
 }
 
 impl<'a> Weighing<'a> {
-    pub(super) fn new(counter: &'a Counter, by: &'static CoreBpe, body: &'a [u8]) -> Self {
-        Self { counter, by, body, messages: VecDeque::new(), before: 0 }
+    pub(super) fn new(counter: &'a Counter, by: &'static CoreBpe, body: &'a [u8], most: u64) -> Self {
+        Self { counter, by, body, most, messages: VecDeque::new(), before: 0, known: (0, 0) }
     }
 
+    /// The next message, with the tokens of its media.
     pub(super) fn push(&mut self, span: Range<usize>, media: u64) {
-        self.messages.push_back(Weighed { span, media, tokens: None });
+        self.messages.push_back(Weighed { span, tokens: media });
+        if self.messages.len() as u64 > self.most / PER_MESSAGE {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> bool {
+        let Some(message) = self.messages.pop_front() else { return false };
+        self.before += 1;
+        if self.known.0 > 0 {
+            self.known = (self.known.0 - 1, self.known.1 - message.tokens);
+        }
+        true
     }
 
     pub(super) fn forget_before(&mut self, index: usize) {
-        while self.before < index && self.messages.pop_front().is_some() {
-            self.before += 1;
-        }
+        while self.before < index && self.pop() {}
     }
 
-    /// The index of the first message from which on all of them are no more than so many tokens. Counted from the last
-    /// one back, and no further than that takes.
-    pub(super) fn first_within(&mut self, most: u64) -> usize {
-        let (mut left, mut first) = (most, self.before + self.messages.len());
-        for message in self.messages.iter_mut().rev() {
-            let tokens = message.tokens.unwrap_or_else(|| {
-                let bytes = self.body.get(message.span.clone()).unwrap_or_default();
-                self.counter.tokens(self.by, bytes, most) + message.media
-            });
-            message.tokens = Some(tokens);
-            let Some(rest) = left.checked_sub(tokens) else { break };
-            left = rest;
-            first -= 1;
+    /// The index of the first message from which on all of them are within the limit.
+    pub(super) fn first_within(&mut self) -> usize {
+        let (known, mut sum) = (self.known.0, 0_u64);
+        let mut beyond = None;
+        for (at, message) in self.messages.iter_mut().enumerate().skip(known).rev() {
+            let bytes = self.body.get(message.span.clone()).unwrap_or_default();
+            message.tokens = message.tokens.saturating_add(self.counter.tokens(self.by, bytes, self.most));
+            sum = sum.saturating_add(message.tokens);
+            if sum > self.most {
+                sum -= message.tokens;
+                beyond = Some(at);
+                break;
+            }
         }
-        first
+        match beyond {
+            Some(at) => {
+                self.before += at + 1;
+                self.messages.drain(..=at);
+                self.known = (self.messages.len(), sum);
+            }
+            None => self.known = (self.messages.len(), self.known.1.saturating_add(sum)),
+        }
+        while self.known.1 > self.most && self.pop() {}
+        self.before
     }
 }
