@@ -90,6 +90,7 @@ pub(super) fn insert(maker: &mut Maker, feature: Option<Feature>) {
         (Some(Feature::Compaction), _) => {
             let content = w.base64();
             let content = w.string(&content);
+            let content = w.no_text(content, 0);
             w.object(&[("type", "\"compaction\"".to_owned()), ("encrypted_content", content)])
         }
         (Some(Feature::Duplicate), _) => w
@@ -109,7 +110,8 @@ pub(super) fn insert(maker: &mut Maker, feature: Option<Feature>) {
         _ => return,
     };
     let role = Role::Other;
-    let made = Made { text, role, turn: false, thinking: 0, breakpoint: false, opaque: 0, media: 0 };
+    let opaque = std::mem::take(&mut w.opaque);
+    let made = Made { text, role, turn: false, thinking: 0, breakpoint: false, opaque, media: 0 };
     let place = maker.writer.rng.usize(head..=maker.made.len());
     maker.made.insert(place, made);
 }
