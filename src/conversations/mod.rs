@@ -11,7 +11,7 @@ mod shared;
 
 pub use account::{Account, Amount, Snapshot, Told};
 pub use names::{Name, Whose};
-pub use refused::{Refusal, Refused};
+pub use refused::{Form, Refusal, Refused};
 pub use shared::Policy;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

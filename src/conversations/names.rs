@@ -87,6 +87,16 @@ impl Key {
         whose.parts(|part| hasher.write(part));
         Id { identifier: self.identifier(whose.id), whose: hasher.finish() }
     }
+
+    /// Of a conversation, and how its history begins.
+    pub(super) fn beginning(self, whose: &Whose<'_>, beginning: &[u8]) -> u128 {
+        let Id { identifier, whose } = self.id(whose);
+        let mut hasher = self.hasher();
+        hasher.write(&identifier.to_le_bytes());
+        hasher.write(&whose.to_le_bytes());
+        hasher.write(beginning);
+        hasher.finish128().as_u128()
+    }
 }
 
 /// The key of names in Redis.

@@ -1,13 +1,14 @@
-//! Conversations that an upstream has refused trimmed and took whole: for a while they are not trimmed.
+//! Conversations that an upstream has refused in one form, trimmed or whole, and taken in the other: for a while they come in
+//! that one first.
 
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::names::{Id, Key, Whose};
+use super::names::{Key, Whose};
 
-/// How long one is left whole. When it is over, the next request is tried trimmed.
+/// How long. When it is over, the next request is tried in the usual form.
 const WHILE: Duration = Duration::from_secs(600);
 /// Of so many it is known; of the others the next request finds out again.
 const MOST: usize = 4096;
@@ -16,38 +17,45 @@ const MOST: usize = 4096;
 #[derive(Debug)]
 pub struct Refused {
     key: Key,
-    until: Cache<Id, Instant>,
+    taken: Cache<u128, (Form, Instant)>,
+}
+
+/// How a conversation is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it came.
+    Whole,
+    /// Without its oldest turns.
+    Trimmed,
 }
 
 /// What a conversation goes by here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal(Id);
+pub struct Refusal(u128);
 
 impl Refused {
     /// None yet.
     pub fn new() -> Result<Self, getrandom::Error> {
-        Ok(Self { key: Key::random()?, until: Cache::new(MOST) })
+        Ok(Self { key: Key::random()?, taken: Cache::new(MOST) })
     }
 
-    /// What a conversation goes by. One without an identifier may go by how it begins.
-    pub fn name(&self, whose: &Whose<'_>) -> Refusal {
-        Refusal(self.key.id(whose))
+    /// What a conversation goes by: whose it is, and how it begins. A name may be that of a whole bot.
+    pub fn name(&self, whose: &Whose<'_>, beginning: &[u8]) -> Refusal {
+        Refusal(self.key.beginning(whose, beginning))
     }
 
-    /// It was refused trimmed, and taken whole.
-    pub fn note(&self, refusal: Refusal) {
-        self.until.insert(refusal.0, Instant::now() + WHILE);
+    /// It was refused in the other form, and taken in this one.
+    pub fn note(&self, refusal: Refusal, form: Form) {
+        self.taken.insert(refusal.0, (form, Instant::now() + WHILE));
     }
 
-    /// Whether it is left whole.
-    pub fn has(&self, refusal: Refusal) -> bool {
-        match self.until.get(&refusal.0) {
-            Some(until) if Instant::now() < until => true,
-            Some(_) => {
-                self.until.remove(&refusal.0);
-                false
-            }
-            None => false,
+    /// The form in which it was taken lately, after it was refused in the other.
+    pub fn taken(&self, refusal: Refusal) -> Option<Form> {
+        let (form, until) = self.taken.get(&refusal.0)?;
+        if Instant::now() < until {
+            return Some(form);
         }
+        self.taken.remove(&refusal.0);
+        None
     }
 }

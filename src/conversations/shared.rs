@@ -17,7 +17,7 @@ use crate::redis::{Address, CONNECT, Failure, Join, Keeper, Link, Reply, Script,
 /// Conversations of one identifier that are told apart there; of more the one that was silent longest is forgotten.
 const MOST: usize = 64;
 /// Requests that are told of at a time; more are not.
-const TELLING: usize = 64;
+const TELLING: usize = 512;
 /// How long one of them may take, and a question.
 const WITHIN: Duration = Duration::from_secs(1);
 /// How long the key that lies there outlives the last conversation.
@@ -49,7 +49,8 @@ pub(super) struct Shared {
     keeper: Arc<Keeper>,
     prefix: String,
     secret: Option<String>,
-    key: RwLock<Option<SharedKey>>,
+    /// Under which conversations are named there, and its secret where that lies there, too.
+    key: RwLock<Option<(SharedKey, Arc<str>)>>,
     join: Script,
     note: Script,
     tell: Script,
@@ -70,7 +71,9 @@ impl Shared {
         Self {
             keeper: Arc::new(Keeper::new(policy.address, tls, without)),
             prefix: policy.prefix,
-            key: RwLock::new(policy.secret.as_deref().map(|secret| SharedKey::of(secret.as_bytes()))),
+            key: RwLock::new(
+                policy.secret.as_deref().map(|secret| (SharedKey::of(secret.as_bytes()), "".into())),
+            ),
             secret: policy.secret,
             join: Script::new(include_str!("scripts/join.lua")),
             note: Script::new(include_str!("scripts/note.lua")),
@@ -93,10 +96,10 @@ impl Shared {
 
     /// `None` before a key was found in Redis.
     pub(super) fn name(&self, whose: &Whose<'_>) -> Option<Arc<SharedName>> {
-        Some(Arc::new(self.key()?.name(whose)))
+        Some(Arc::new(self.key()?.0.name(whose)))
     }
 
-    fn key(&self) -> Option<SharedKey> {
+    fn key(&self) -> Option<(SharedKey, Arc<str>)> {
         self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -124,7 +127,7 @@ impl Shared {
         let (keeper, untold, script) =
             (Arc::clone(&self.keeper), Arc::clone(&self.untold), self.note.clone());
         let keys = [self.conversation(&name.id), self.secret_key()];
-        let lies_there = if self.secret.is_none() { "1" } else { "" };
+        let lies_there = self.key().map(|(_, secret)| secret).unwrap_or_default();
         let snapshot = snapshot.map_or_else(String::new, |(route, snapshot)| written(route, snapshot));
         let Account { requests, forwarded, saved } = account;
         let numbers = [requests, forwarded.messages, forwarded.bytes, forwarded.tokens].into_iter().chain([
@@ -136,7 +139,7 @@ impl Shared {
             name.whose.clone(),
             idle.as_millis().to_string(),
             SECRET.max(idle * 2).as_millis().to_string(),
-            lies_there.to_owned(),
+            lies_there.to_string(),
             MOST.to_string(),
             snapshot,
         ]
@@ -156,7 +159,7 @@ impl Shared {
 
     /// What Redis knows of an identifier; `None` where it cannot be asked.
     pub(super) async fn tell(&self, id: &str) -> Option<Vec<Told>> {
-        let key = self.conversation(&self.key()?.id(id.as_bytes()));
+        let key = self.conversation(&self.key()?.0.id(id.as_bytes()));
         let reply = self.keeper.run(&self.tell, &[&key], &[], WITHIN).await.ok()?;
         let Reply::List(parts) = reply else { return None };
         let [Reply::List(time), Reply::List(fields)] = parts.as_slice() else { return None };
@@ -169,7 +172,7 @@ impl Shared {
     }
 
     pub(super) async fn forget(&self, id: &str) -> bool {
-        let Some(key) = self.key() else { return false };
+        let Some((key, _)) = self.key() else { return false };
         let key = self.conversation(&key.id(id.as_bytes()));
         self.keeper.run(&self.forget, &[&key], &[], WITHIN).await.is_ok()
     }
@@ -214,7 +217,7 @@ impl Join for Shared {
         let arguments = [own.as_bytes(), lifetime.as_bytes()];
         let reply = link.run(&self.join, &[&self.secret_key()], &arguments, CONNECT).await?;
         let secret = reply.text().ok_or_else(|| Failure::Lost("an answer that no script gives".into()))?;
-        let key = SharedKey::of(secret.as_bytes());
+        let key = (SharedKey::of(secret.as_bytes()), secret.into());
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
         Ok(())
     }

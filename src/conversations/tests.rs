@@ -140,14 +140,15 @@ fn never_more_than_the_budget() {
 async fn a_refusal_is_remembered_for_ten_minutes() {
     let refused = Refused::new().unwrap();
     let (id, credentials) = whose("c", "sk-a");
-    let one = refused.name(&Whose { id, route: "openai", credentials: &credentials });
+    let one = refused.name(&Whose { id, route: "openai", credentials: &credentials }, b"hello");
+    let third = refused.name(&Whose { id, route: "openai", credentials: &credentials }, b"good day");
     let (id, credentials) = whose("c", "sk-b");
-    let other = refused.name(&Whose { id, route: "openai", credentials: &credentials });
-    assert!(one != other && !refused.has(one));
-    refused.note(one);
-    assert!(refused.has(one) && !refused.has(other));
+    let other = refused.name(&Whose { id, route: "openai", credentials: &credentials }, b"hello");
+    assert_eq!(refused.taken(one), None);
+    refused.note(one, Form::Whole);
+    assert_eq!([one, other, third].map(|name| refused.taken(name)), [Some(Form::Whole), None, None]);
     tokio::time::advance(Duration::from_secs(599)).await;
-    assert!(refused.has(one));
+    assert_eq!(refused.taken(one), Some(Form::Whole));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!refused.has(one));
+    assert_eq!(refused.taken(one), None);
 }

@@ -209,7 +209,7 @@ catalogue! {
     window_untouched: IntCounterVec = "pillion_window_untouched_total", Count, ["route", "operation", "reason"],
         "Conversations forwarded as they came, or longer than the limits, although a window was set, by reason.";
     original_resent: IntCounterVec = "pillion_original_resent_total", Count, ["route", "operation"],
-        "Conversations sent once more in full because the upstream refused the trimmed one.";
+        "Conversations sent once more in their other form, whole or trimmed, because the upstream refused the first.";
     tokens: IntCounterVec = "pillion_tokens_total", Count, ["route", "operation", "kind"],
         "Tokens the upstream reported in usage; cached ones are part of the prompt.";
     cache_entries: IntGaugeVec = "pillion_cache_entries", Count, [],

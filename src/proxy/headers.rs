@@ -154,7 +154,7 @@ impl Seen {
             }
             "expect" => self.expects = true,
             "content-encoding" => (self.sealed, self.conditional) = (true, true),
-            "content-digest" | "content-md5" | "digest" | "signature" => self.sealed = true,
+            "content-digest" | "repr-digest" | "content-md5" | "digest" | "signature" => self.sealed = true,
             "range" | "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" => {
                 self.conditional = true;
             }

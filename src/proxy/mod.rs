@@ -281,7 +281,7 @@ impl Proxy {
         if let (Content::Streaming { .. }, Some(series)) = (&content, exchange.series()) {
             series.body_streamed();
         }
-        let Trimmed { content, original, class } =
+        let Trimmed { content, other, class } =
             self.trimming.trim((&route.plan, rule), &seen, &head.headers, content, exchange);
         let (no_retry, client_retries) = (asks.no_retry, asks.client_retries);
         let hold = if rule.operation == Operation::Search { SEARCH_ANSWER } else { 0 };
@@ -314,7 +314,7 @@ impl Proxy {
             if route.plan.fenced {
                 exchange.cache.get_or_insert(CacheStatus::Bypass(Bypass::Rule));
             }
-            pass(&self.trimming, route, outbound, original, &terms, exchange).await
+            pass(&self.trimming, route, outbound, other, &terms, exchange).await
         };
         Ok(finish(forwarded, rule, exchange))
     }

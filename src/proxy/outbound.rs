@@ -67,6 +67,12 @@ impl Outbound {
         Some(request)
     }
 
+    /// Sends other content from now on; hyper writes its length.
+    pub(super) fn replace(&mut self, content: Content) {
+        self.content = Some(content);
+        self.headers.remove(header::CONTENT_LENGTH);
+    }
+
     /// Why it is not sent once more, whatever its failure would allow.
     pub(super) fn once_only(&mut self, terms: &Terms) -> Option<GiveUp> {
         if terms.no_retry {

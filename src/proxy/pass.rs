@@ -4,28 +4,42 @@ use http::StatusCode;
 use memchr::memmem;
 
 use super::answer::Forwarded;
-use super::content::{Content, Held};
+use super::content::Held;
 use super::forward::forward;
 use super::outbound::{Outbound, Terms};
 use super::route::Route;
-use super::trim::{Original, Trimming};
+use super::trim::{Other, Trimming};
+use crate::conversations::Form;
 use crate::exchange::Exchange;
+use crate::metrics::Trimmed;
 
-/// How upstreams say that a conversation is too long for the model: by OpenAI's code, and in Anthropic's words.
-const TOO_LONG: [&[u8]; 2] = [b"context_length_exceeded", b"prompt is too long"];
+/// How upstreams say that a conversation is too long for the model: by OpenAI's code, and in the words of Anthropic and
+/// of others.
+const TOO_LONG: [&[u8]; 5] = [
+    b"context_length_exceeded",
+    b"prompt is too long",
+    b"maximum context length",
+    b"exceed context limit",
+    b"exceeds the context window",
+];
 
-/// Asks the upstream, and streams its answer. A trimmed conversation that it refuses is sent once more as it was.
+/// Asks the upstream, and streams its answer. A conversation that it refuses in one form is sent once more in the other, if
+/// it has another.
 pub(super) async fn pass(
     trimming: &Trimming,
     route: &Route,
     mut outbound: Outbound,
-    original: Option<Original>,
+    other: Option<Other>,
     terms: &Terms,
     exchange: &mut Exchange,
 ) -> Forwarded {
     let forwarded = forward(route, &mut outbound, terms, &mut exchange.attempts).await;
-    match original.filter(|_| is_refused(&forwarded)) {
-        Some(original) => Box::pin(resend(trimming, original, route, outbound, terms, exchange)).await,
+    match other.filter(|_| !terms.no_retry && is_refused(&forwarded)) {
+        Some(other) => {
+            // It may hold a place among the calls under way.
+            drop(forwarded);
+            Box::pin(resend(trimming, other, route, outbound, terms, exchange)).await
+        }
         None => forwarded,
     }
 }
@@ -40,10 +54,10 @@ fn is_refused(forwarded: &Forwarded) -> bool {
     })
 }
 
-/// Sends the conversation as it was received, once, because its trimmed form was refused.
+/// Sends the conversation in its other form, because the first was refused. Its failures are those of a request.
 async fn resend(
     trimming: &Trimming,
-    original: Original,
+    other: Other,
     route: &Route,
     mut outbound: Outbound,
     terms: &Terms,
@@ -52,14 +66,19 @@ async fn resend(
     if let Some(series) = exchange.series() {
         series.original_resent();
     }
-    let trimmed = std::mem::take(&mut exchange.trimmed);
-    exchange.messages = exchange.messages.map(|messages| messages + trimmed.messages);
-    trimming.resent(&route.plan, &original, trimmed);
-    outbound.content = Some(Content::Whole(original.content.clone()));
-    let once = Terms { no_retry: true, ..*terms };
-    let forwarded = forward(route, &mut outbound, &once, &mut exchange.attempts).await;
+    let left_out = other.left_out.messages;
+    (exchange.messages, exchange.trimmed) = match other.form {
+        Form::Whole => (exchange.messages.map(|messages| messages + left_out), Trimmed::default()),
+        Form::Trimmed => {
+            (exchange.messages.map(|messages| messages.saturating_sub(left_out)), other.left_out)
+        }
+    };
+    trimming.resent(&route.plan, &other);
+    let (content, refused) = other.into_content();
+    outbound.replace(content);
+    let forwarded = forward(route, &mut outbound, terms, &mut exchange.attempts).await;
     if forwarded.result.as_ref().is_ok_and(|answer| answer.head.status.is_success()) {
-        trimming.taken_whole(&original);
+        trimming.taken(refused);
     }
     forwarded
 }

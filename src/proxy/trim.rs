@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use super::content::Content;
 use super::headers::Seen;
-use crate::conversations::{Account, Amount, Conversations, Name, Refusal, Refused, Snapshot, Whose};
+use crate::conversations::{Account, Amount, Conversations, Form, Name, Refusal, Refused, Snapshot, Whose};
 use crate::exchange::Exchange;
 use crate::metrics;
 use crate::plan::{CREDENTIALS, LeavesState, Plan, Rule};
@@ -16,8 +15,12 @@ use crate::retry::Class;
 use crate::window::{Counter, Reading, Untouched};
 use crate::{json, window};
 
-/// Of a conversation without a name, so many bytes of its first message tell it from others.
+/// So many bytes of a history tell it from others of the same name.
 const BEGINNING: usize = 256;
+
+/// Fields beside the credentials that tell whose account it is.
+const ACCOUNTS: [&str; 4] =
+    ["openai-organization", "openai-project", "x-goog-api-key", "ocp-apim-subscription-key"];
 
 /// What trimming needs of other requests.
 #[derive(Debug)]
@@ -30,15 +33,19 @@ pub(super) struct Trimming {
 /// What is forwarded of a conversation.
 pub(super) struct Trimmed {
     pub(super) content: Content,
-    /// What was received, when something was cut from it.
-    pub(super) original: Option<Original>,
+    /// The form that is sent if this one is refused.
+    pub(super) other: Option<Other>,
     /// What the request bears, as its content tells.
     pub(super) class: Class,
 }
 
-/// A conversation as it was received.
-pub(super) struct Original {
-    pub(super) content: Bytes,
+/// The other form of a conversation: whole if a trimmed one is sent, and if a whole one is sent although thinking in it was
+/// made under a cut, that cut.
+pub(super) struct Other {
+    content: Content,
+    pub(super) form: Form,
+    /// What the trimmed form leaves out.
+    pub(super) left_out: metrics::Trimmed,
     refusal: Refusal,
     name: Option<Name>,
 }
@@ -59,7 +66,7 @@ impl Trimming {
     ) -> Trimmed {
         let class = rule.retry.class;
         let Content::Whole(whole) = &content else {
-            return Trimmed { content, original: None, class };
+            return Trimmed { content, other: None, class };
         };
         // An edit would be found out.
         let encoded = seen.sealed;
@@ -76,7 +83,7 @@ impl Trimming {
                 Class::Chat if encoded && !members.is_empty() => Class::ChatStateful,
                 class => judge_class(rule, class, whole, has_member(whole, members)),
             };
-            return Trimmed { content, original: None, class };
+            return Trimmed { content, other: None, class };
         };
         let mut reading = window::read(whole, policy, &self.counter, members);
         let class = judge_class(rule, class, whole, reading.leaves_state);
@@ -84,36 +91,35 @@ impl Trimming {
             reading = reading.left_whole(None);
         }
         let id = name_of(plan, headers, whole, &reading);
-        let (mut name, mut refusal) = (None, None);
-        if id.is_some() || reading.cut.is_some() {
-            let credentials = credentials(headers);
-            let caller =
-                Whose { id: id.as_deref().unwrap_or_default(), route: &plan.name, credentials: &credentials };
-            refusal = self.refusal(whole, &reading, &caller);
-            if refusal.is_some_and(|refusal| self.refused.has(refusal)) {
-                reading = reading.left_whole(Some(Untouched::Refused));
-            }
-            if id.is_some() {
-                name = self.keep_in_mind(plan, &reading, &caller);
-            }
+        let cut = reading.cut.clone().or(reading.bound.as_ref().map(|bound| bound.cut.clone()));
+        if id.is_none() && cut.is_none() {
+            note(&reading, exchange);
+            return Trimmed { content, other: None, class };
         }
+        let credentials = credentials(headers);
+        let caller =
+            Whose { id: id.as_deref().unwrap_or_default(), route: &plan.name, credentials: &credentials };
+        let refusal = cut.as_ref().map(|cut| self.refused.name(&caller, beginning(whole, cut.start)));
+        let taken = refusal.and_then(|refusal| self.refused.taken(refusal));
+        let whole_form = reading.clone().left_whole(Some(Untouched::Refused));
+        let trimmed_form = reading.clone().cut_as_bound();
+        reading = match taken {
+            Some(Form::Whole) if reading.cut.is_some() => whole_form,
+            Some(Form::Trimmed) => trimmed_form.clone(),
+            _ => reading,
+        };
         note(&reading, exchange);
-        match (&reading.cut, refusal) {
-            (Some(cut), Some(refusal)) => Trimmed {
-                original: Some(Original { content: whole.clone(), refusal, name }),
-                content: Content::Spliced(window::splice(whole, cut)),
-                class,
-            },
-            _ => Trimmed { content, original: None, class },
-        }
-    }
-
-    /// What a conversation that is trimmed goes by if it is refused: its name, else how it begins.
-    fn refusal(&self, body: &Bytes, reading: &Reading, whose: &Whose<'_>) -> Option<Refusal> {
-        let first = body.get(reading.cut.clone()?)?;
-        let beginning = first.get(..BEGINNING).unwrap_or(first);
-        let id = if whose.id.is_empty() { beginning } else { whose.id };
-        Some(self.refused.name(&Whose { id, ..*whose }))
+        let name = id.as_ref().and_then(|_| self.keep_in_mind(plan, &reading, &caller));
+        let (Some(cut), Some(refusal)) = (cut, refusal) else {
+            return Trimmed { content, other: None, class };
+        };
+        let left_out = left_out(&trimmed_form);
+        let spliced = Content::Spliced(window::splice(whole, &cut));
+        let (content, other, form) = match reading.cut {
+            Some(_) => (spliced, content, Form::Whole),
+            None => (content, spliced, Form::Trimmed),
+        };
+        Trimmed { content, other: Some(Other { content: other, form, left_out, refusal, name }), class }
     }
 
     /// Keeps in mind what a conversation is. `None` of one that is not understood.
@@ -127,11 +133,12 @@ impl Trimming {
         Some(name)
     }
 
-    /// A conversation was refused trimmed, and is forwarded whole after all.
-    pub(super) fn resent(&self, plan: &Plan, original: &Original, trimmed: metrics::Trimmed) {
-        let Some(name) = &original.name else { return };
-        let metrics::Trimmed { messages, bytes, tokens } = trimmed;
-        let [messages, bytes, tokens] = [messages, bytes, tokens].map(signed);
+    /// A conversation was refused in one form, and is forwarded in the other.
+    pub(super) fn resent(&self, plan: &Plan, other: &Other) {
+        let Some(name) = &other.name else { return };
+        let metrics::Trimmed { messages, bytes, tokens } = other.left_out;
+        let sign = if other.form == Form::Whole { 1 } else { -1 };
+        let [messages, bytes, tokens] = [messages, bytes, tokens].map(|count| sign * signed(count));
         let account = Account {
             forwarded: Amount { messages, bytes, tokens },
             saved: Amount { messages: -messages, bytes: -bytes, tokens: -tokens },
@@ -140,10 +147,32 @@ impl Trimming {
         self.conversations.note(name, &plan.name, plan.conversation_idle, None, account);
     }
 
-    /// The upstream took it whole: it was the trimming that it refused, and would again.
-    pub(super) fn taken_whole(&self, original: &Original) {
-        self.refused.note(original.refusal);
+    /// The upstream took the other form: it was the first one that it refused, and would again.
+    pub(super) fn taken(&self, (refusal, form): (Refusal, Form)) {
+        self.refused.note(refusal, form);
     }
+}
+
+impl Other {
+    /// What is sent, and what it goes by if it is taken.
+    pub(super) fn into_content(self) -> (Content, (Refusal, Form)) {
+        (self.content, (self.refusal, self.form))
+    }
+}
+
+/// How a history begins: what tells conversations of one name apart, and those without one.
+fn beginning(body: &[u8], start: usize) -> &[u8] {
+    let history = body.get(start..).unwrap_or_default();
+    history.get(..BEGINNING).unwrap_or(history)
+}
+
+/// What a reading leaves out.
+fn left_out(reading: &Reading) -> metrics::Trimmed {
+    if reading.cut.is_none() {
+        return metrics::Trimmed::default();
+    }
+    let window::Figures { removed_bytes: bytes, removed_tokens: tokens, .. } = reading.figures;
+    metrics::Trimmed { messages: reading.removed as u64, bytes, tokens }
 }
 
 /// Writes what was found into the exchange.
@@ -152,44 +181,42 @@ fn note(reading: &Reading, exchange: &mut Exchange) {
         series.window_untouched(untouched as usize);
     }
     exchange.messages = reading.forwarded.map(|messages| messages as u64);
-    let messages = reading.removed as u64;
-    if reading.cut.is_some() {
-        let window::Figures { removed_bytes: bytes, removed_tokens: tokens, .. } = reading.figures;
-        exchange.trimmed = metrics::Trimmed { messages, bytes, tokens };
-    } else {
-        exchange.would_trim = messages;
+    exchange.trimmed = left_out(reading);
+    if reading.cut.is_none() {
+        exchange.would_trim = reading.removed as u64;
     }
 }
 
 /// What names the conversation: the configured header, else the body.
 fn name_of(plan: &Plan, headers: &HeaderMap, body: &[u8], reading: &Reading) -> Option<Vec<u8>> {
-    let header = headers.get(&plan.id_header).map(|value| value.as_bytes().to_vec());
-    header.filter(|id| !id.is_empty()).or_else(|| {
+    // What is not UTF-8 could not be asked for.
+    let header = headers.get(&plan.id_header).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+    header.filter(|id| !id.is_empty()).map(|id| id.as_bytes().to_vec()).or_else(|| {
         let text = json::pointer::string(body.get(reading.id.clone()?)?)?;
         Some(text.into_owned().into_bytes())
     })
 }
 
-/// The credentials of a request, all but cookies: these change from answer to answer.
+/// What tells on whose behalf a request comes. Not cookies: these change from answer to answer.
 fn credentials(headers: &HeaderMap) -> Vec<(&'static str, &[u8])> {
-    let names = CREDENTIALS.into_iter().filter(|name| *name != "cookie");
+    let names = CREDENTIALS.into_iter().filter(|name| *name != "cookie").chain(ACCOUNTS);
     names.filter_map(|name| Some((name, headers.get(name)?.as_bytes()))).collect()
 }
 
 /// What a conversation is, and what a request of it did. `None` of what is not understood.
 fn account(reading: &Reading) -> Option<(Snapshot, Account)> {
     let figures = reading.figures;
-    let amount = |messages, bytes, tokens| Amount {
-        messages: signed(messages),
-        bytes: signed(bytes),
-        tokens: signed(tokens),
+    let amount = |left_out: metrics::Trimmed| Amount {
+        messages: signed(left_out.messages),
+        bytes: signed(left_out.bytes),
+        tokens: signed(left_out.tokens),
     };
-    let left_out =
-        if reading.cut.is_some() { (figures.removed_bytes, figures.removed_tokens) } else { (0, 0) };
-    let saved =
-        amount(if reading.cut.is_some() { reading.removed as u64 } else { 0 }, left_out.0, left_out.1);
-    let (bytes, tokens) = (figures.bytes - left_out.0, figures.tokens - left_out.1);
-    let forwarded = amount(reading.forwarded? as u64, bytes, tokens);
+    let saved = left_out(reading);
+    let forwarded = metrics::Trimmed {
+        messages: reading.forwarded? as u64,
+        bytes: figures.bytes - saved.bytes,
+        tokens: figures.tokens - saved.tokens,
+    };
     let snapshot = Snapshot {
         messages: figures.messages,
         user: figures.user,
@@ -199,7 +226,7 @@ fn account(reading: &Reading) -> Option<(Snapshot, Account)> {
         bytes: figures.bytes,
         system_prompt: figures.system_prompt,
     };
-    Some((snapshot, Account { requests: 1, forwarded, saved }))
+    Some((snapshot, Account { requests: 1, forwarded: amount(forwarded), saved: amount(saved) }))
 }
 
 fn signed(count: u64) -> i64 {

@@ -49,7 +49,7 @@ pub(super) struct Cutting<'a> {
     pub(super) span: Range<usize>,
     /// Calls that wait for their results.
     open: u32,
-    /// Calls that wait until somebody speaks: their results, if any, come before.
+    /// Calls whose results come before anybody else speaks.
     asked: u32,
     /// The next turn at or behind this index is at a step.
     next_step: usize,
@@ -200,6 +200,13 @@ impl<'a> Cutting<'a> {
             }
             _ => by_limits.map(|place| (place, None)),
         }
+    }
+
+    /// The cut under which thinking was made that stays, whatever else speaks against it. `None` where it was made of the
+    /// whole history, and where there is none.
+    pub(super) fn bound_to(&mut self) -> Option<Place> {
+        let limits = self.by_limits()?;
+        self.frozen.filter(|frozen| self.bound >= limits.index && frozen.index > 0)
     }
 
     /// Where the history is cut in the end. The place has the index 0 where nothing is left out.

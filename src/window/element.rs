@@ -13,6 +13,9 @@ const AUDIO: u64 = 300;
 /// (<https://platform.claude.com/docs/en/build-with-claude/pdf-support#estimate-your-costs>).
 const FILE: u64 = 6000;
 
+/// Members that hold what is no text: media, and what is signed or sealed.
+const OPAQUE: [&str; 6] = ["image_url", "input_audio", "file", "file_data", "file_url", "encrypted_content"];
+
 /// Who speaks, as far as the window cares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Role {
@@ -37,7 +40,7 @@ pub(super) struct Element {
     pub(super) opens: u32,
     /// Results of such calls.
     pub(super) closes: u32,
-    /// Calls in it whose results come before the assistant speaks again, or not at all.
+    /// Calls in it whose results come before anybody else speaks.
     pub(super) asks: u32,
     /// Results of such calls.
     pub(super) answers: u32,
@@ -93,26 +96,18 @@ impl Element {
     }
 
     /// Passes over bytes that are no text.
-    pub(super) fn skip_opaque(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Invalid> {
-        self.opaque += scanner.skip()?.len() as u64;
-        Ok(())
+    pub(super) fn skip_opaque(&mut self, scanner: &mut Scanner<'_>) -> Result<usize, Invalid> {
+        let len = scanner.skip()?.len();
+        self.opaque += len as u64;
+        Ok(len)
     }
 
-    /// Passes over the value of a member that may hold a breakpoint of the prompt cache, thinking, or media, by its
-    /// name. False where it is another member, which is left to the caller.
+    /// Passes over the value of a member that is no text, by its name. False where it is another member, which is left
+    /// to the caller.
     pub(super) fn takes(&mut self, name: &Text<'_>, scanner: &mut Scanner<'_>) -> Result<bool, Invalid> {
         if name.is("cache_control") || name.is("prompt_cache_breakpoint") {
             self.breakpoint |= !is_null(scanner)?;
-        } else if name.is("image_url") || name.is("source") {
-            self.media += IMAGE;
-            self.skip_opaque(scanner)?;
-        } else if name.is("input_audio") {
-            self.media += AUDIO;
-            self.skip_opaque(scanner)?;
-        } else if name.is("file") || name.is("file_data") || name.is("file_url") {
-            self.media += FILE;
-            self.skip_opaque(scanner)?;
-        } else if name.is("signature") || name.is("encrypted_content") || name.is("data") {
+        } else if OPAQUE.iter().any(|opaque| name.is(opaque)) {
             self.skip_opaque(scanner)?;
         } else {
             return Ok(false);
@@ -125,6 +120,7 @@ impl Element {
         match scanner.kind()? {
             Kind::String => self.text(scanner),
             Kind::Array => self.parts(scanner, 0),
+            Kind::Object => self.part(scanner, 0),
             _ => scanner.skip().map(drop),
         }
     }
@@ -149,14 +145,14 @@ impl Element {
 
     /// One part of content: a block of Anthropic's, a part of OpenAI's. A result of a tool has content of its own.
     fn part(&mut self, scanner: &mut Scanner<'_>, within: u32) -> Result<(), Invalid> {
-        let mut seen = Once::default();
+        let (mut seen, mut part) = (Once::default(), Part::default());
         let mut members = scanner.object()?;
         while let Some(name) = members.next(scanner)? {
             if name.is("type") {
                 self.once(&mut seen, TYPE);
                 if scanner.kind()? == Kind::String {
                     let word = scanner.string()?;
-                    self.part_is(&word);
+                    self.part_is(&word, &mut part);
                 } else {
                     scanner.skip()?;
                 }
@@ -169,21 +165,64 @@ impl Element {
                     Kind::Array => self.parts(scanner, within + 1)?,
                     _ => _ = scanner.skip()?,
                 }
+            } else if name.is("source") {
+                part.is_text |= self.source(scanner)?;
+            } else if name.is("signature") || name.is("data") {
+                // More than an empty string, or `null`.
+                part.is_signed |= self.skip_opaque(scanner)? > "null".len();
             } else if !self.takes(&name, scanner)? {
                 scanner.skip()?;
             }
         }
+        self.thinking |= part.is_thinking && part.is_signed;
+        if !part.is_text {
+            self.media += part.media;
+        }
         Ok(())
     }
 
-    fn part_is(&mut self, word: &Text<'_>) {
+    /// Where a block of Anthropic's takes its content from. True if that is text.
+    fn source(&mut self, scanner: &mut Scanner<'_>) -> Result<bool, Invalid> {
+        if scanner.kind()? != Kind::Object {
+            scanner.skip()?;
+            return Ok(false);
+        }
+        let start = scanner.position();
+        let mut is_text = false;
+        let mut members = scanner.object()?;
+        while let Some(name) = members.next(scanner)? {
+            if name.is("type") && scanner.kind()? == Kind::String {
+                let word = scanner.string()?;
+                is_text |= word.is("text") || word.is("content");
+            } else {
+                scanner.skip()?;
+            }
+        }
+        if !is_text {
+            self.opaque += (scanner.position() - start) as u64;
+        }
+        Ok(is_text)
+    }
+
+    fn part_is(&mut self, word: &Text<'_>, part: &mut Part) {
         if word.is("tool_result") {
             self.carrier = true;
-        } else if word.is("thinking") || word.is("redacted_thinking") {
-            self.thinking = true;
-        } else if word.is("document") {
-            // Its source was taken for a picture's.
-            self.media += FILE - IMAGE;
+        } else if word.is("thinking")
+            || word.is("redacted_thinking")
+            || word.is("reasoning.text")
+            || word.is("reasoning.encrypted")
+        {
+            part.is_thinking = true;
+        } else if word.is("image")
+            || word.is("image_url")
+            || word.is("input_image")
+            || word.is("computer_screenshot")
+        {
+            part.media = IMAGE;
+        } else if word.is("input_audio") {
+            part.media = AUDIO;
+        } else if word.is("file") || word.is("input_file") || word.is("document") {
+            part.media = FILE;
         } else if word.is("compaction") {
             self.step_aside(Untouched::Compaction);
         }
@@ -198,6 +237,17 @@ impl Element {
     }
 }
 
+/// What a part of content turns out to be.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    /// Its tokens, if it is media.
+    media: u64,
+    is_thinking: bool,
+    is_signed: bool,
+    /// A document that is text.
+    is_text: bool,
+}
+
 /// Which members were read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Once(u8);
@@ -206,7 +256,6 @@ pub(super) const ROLE: u8 = 1;
 pub(super) const TYPE: u8 = 1 << 1;
 pub(super) const CONTENT: u8 = 1 << 2;
 pub(super) const CALLS: u8 = 1 << 3;
-pub(super) const CALL: u8 = 1 << 4;
 
 /// The role that stands next. `None` where it is no string.
 pub(super) fn role(scanner: &mut Scanner<'_>) -> Result<Option<Role>, Invalid> {

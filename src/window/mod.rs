@@ -43,8 +43,19 @@ pub struct Reading {
     pub untouched: Option<Untouched>,
     /// Where the body names its conversation: a string, with its quotes.
     pub id: Option<Range<usize>>,
+    /// Left whole, although thinking that stays was made under this cut.
+    pub bound: Option<Bound>,
     /// What the conversation is, as it was received.
     pub figures: Figures,
+}
+
+/// A cut under which thinking was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The bytes of the body that it leaves out.
+    pub cut: Range<usize>,
+    messages: usize,
+    tokens: u64,
 }
 
 /// Counts of a conversation.
@@ -107,13 +118,20 @@ pub fn read(body: &Bytes, policy: &Policy, counter: &Counter, state_members: &[S
     let reading = Reading { forwarded: Some(cutting.count), ..reading };
     let (place, why) = cutting.end();
     let reading = Reading { untouched: why, ..reading };
-    if place.index == 0 {
+    let breakpoint = why == Some(Untouched::CacheBreakpoint);
+    if place.index == 0 && !breakpoint {
         return reading;
     }
-    if request.aside.is_some() {
-        return Reading { untouched: request.aside, ..reading };
+    let is_utf8 = request.ascii || json::is_utf8(body);
+    if breakpoint || request.aside.is_some() {
+        let bound = cutting.bound_to().filter(|_| is_utf8 && !policy.shadow).map(|place| Bound {
+            cut: cutting.span.start..place.start,
+            messages: place.index,
+            tokens: place.tokens,
+        });
+        return Reading { untouched: if breakpoint { why } else { request.aside }, bound, ..reading };
     }
-    if !request.ascii && !json::is_utf8(body) {
+    if !is_utf8 {
         return Reading { forwarded: None, untouched: Some(Untouched::NotUtf8), ..reading };
     }
     let cut = cutting.span.start..place.start;
@@ -132,7 +150,17 @@ impl Reading {
         let figures = Figures { removed_bytes: 0, removed_tokens: 0, ..self.figures };
         let back = self.cut.map_or(0, |_| self.removed);
         let forwarded = self.forwarded.map(|forwarded| forwarded + back);
-        Reading { forwarded, removed: 0, cut: None, untouched: why, figures, ..self }
+        Reading { forwarded, removed: 0, cut: None, bound: None, untouched: why, figures, ..self }
+    }
+
+    /// Cuts the conversation after all, where it was cut when the thinking was made that stays.
+    #[must_use]
+    pub fn cut_as_bound(self) -> Self {
+        let Some(Bound { cut, messages, tokens }) = self.bound else { return self };
+        let figures = Figures { removed_bytes: cut.len() as u64, removed_tokens: tokens, ..self.figures };
+        let forwarded = self.forwarded.map(|forwarded| forwarded.saturating_sub(messages));
+        let untouched = Some(Untouched::Thinking);
+        Reading { forwarded, removed: messages, cut: Some(cut), bound: None, untouched, figures, ..self }
     }
 }
 

@@ -15,17 +15,16 @@ const CALLS: [&[u8]; 6] = [
     b"apply_patch_call",
 ];
 
-/// What may stay unanswered: the upstream may run it itself, or the user may pass over it. And its answers.
-const ASKS: [[&[u8]; 2]; 3] = [
-    [b"tool_search_call", b"tool_search_output"],
-    [b"program", b"program_output"],
-    [b"mcp_approval_request", b"mcp_approval_response"],
-];
+/// Its result is a picture, not text.
+pub(super) const PICTURE: &[u8] = b"image_generation_call";
+
+/// Results of what may stay without one, since the upstream may run it itself: nothing waits for them.
+const UNASKED: [&[u8]; 2] = [b"tool_search_output", b"program_output"];
 
 /// Reads an object.
 pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
     let mut element = Element::default();
-    let (mut seen, mut said, mut is, mut id) = (Once::default(), None, None, false);
+    let (mut seen, mut said, mut is, mut id, mut result) = (Once::default(), None, None, false, 0);
     let mut members = scanner.object()?;
     while let Some(name) = members.next(scanner)? {
         if name.is("type") {
@@ -44,13 +43,12 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
         } else if name.is("id") {
             id = !is_null(scanner)?;
         } else if name.is("result") {
-            // A picture that was made.
-            element.skip_opaque(scanner)?;
+            result = scanner.skip()?.len() as u64;
         } else if !element.takes(&name, scanner)? {
             scanner.skip()?;
         }
     }
-    element.carrier = false;
+    (element.carrier, element.thinking) = (false, false);
     let Some(is) = is.filter(|is| !is.is("message")) else {
         match said {
             Some(role) => element.role = role,
@@ -65,7 +63,9 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
         return Ok(element);
     };
     element.role = Role::Other;
-    if *word == *b"reasoning" {
+    if *word == *PICTURE {
+        element.opaque += result;
+    } else if *word == *b"reasoning" {
         element.thinking = true;
     } else if *word == *b"item_reference" {
         element.step_aside(Untouched::ItemReference);
@@ -73,9 +73,12 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
         element.step_aside(Untouched::Compaction);
     } else if CALLS.contains(&&*word) {
         element.opens = 1;
-    } else if let Some([ask, _]) = ASKS.iter().find(|pair| pair.contains(&&*word)) {
-        (element.asks, element.answers) = if **ask == *word { (1, 0) } else { (0, 1) };
-    } else if word.ends_with(b"_output") {
+    } else if *word == *b"mcp_approval_request" {
+        // The user may pass over it: once the assistant speaks again, nobody waits for an answer.
+        element.asks = 1;
+    } else if *word == *b"mcp_approval_response" {
+        element.answers = 1;
+    } else if word.ends_with(b"_output") && !UNASKED.contains(&&*word) {
         element.closes = 1;
     }
     Ok(element)

@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::ops::Range;
 
+use memchr::memmem;
 use quick_cache::sync::Cache;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use tiktoken::CoreBpe;
 
+use super::responses::PICTURE;
 use crate::json::{self, Invalid, Kind, Scanner, Text};
 
 /// Messages whose tokens are remembered: those of some hundred conversations.
@@ -113,7 +115,8 @@ impl Counter {
         if let Some(known) = self.known.get(&name) {
             return u64::from(known);
         }
-        let mut counting = Counting { by, most, counted: PER_MESSAGE };
+        let is_picture = memmem::find(message, PICTURE).is_some();
+        let mut counting = Counting { by, message, is_picture, most, counted: PER_MESSAGE };
         // It was read before, and is JSON.
         let _ = counting.value(&mut Scanner::new(message));
         if counting.counted <= most {
@@ -124,13 +127,16 @@ impl Counter {
 }
 
 /// One message being counted.
-struct Counting {
+struct Counting<'m> {
     by: &'static CoreBpe,
+    message: &'m [u8],
+    /// Its `result` is no text.
+    is_picture: bool,
     most: u64,
     counted: u64,
 }
 
-impl Counting {
+impl Counting<'_> {
     fn value(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Invalid> {
         match scanner.kind()? {
             Kind::String => self.text(&scanner.string()?),
@@ -143,8 +149,12 @@ impl Counting {
             Kind::Object => {
                 let mut members = scanner.object()?;
                 while let Some(name) = members.next(scanner)? {
-                    if is_read_by_no_model(&name) {
+                    if is_read_by_no_model(&name) || self.is_picture && name.is("result") {
                         scanner.skip()?;
+                    } else if name.is("input") && scanner.kind()? == Kind::Object {
+                        // The arguments of a call, whatever they are named.
+                        let span = scanner.skip()?;
+                        self.text(&Text { raw: self.message.get(span).unwrap_or_default() });
                     } else {
                         self.value(scanner)?;
                     }
@@ -156,7 +166,8 @@ impl Counting {
     }
 
     fn text(&mut self, text: &Text<'_>) {
-        let Some(bytes) = text.decode() else { return };
+        // Half of a surrogate pair is no text; models get something else in its place.
+        let bytes = text.decode().unwrap_or(text.raw.into());
         let mut rest = &*String::from_utf8_lossy(&bytes);
         while !rest.is_empty() && self.counted <= self.most {
             let end =
@@ -170,7 +181,7 @@ impl Counting {
 
 /// Names what is not text to a model, or is counted otherwise.
 fn is_read_by_no_model(name: &Text<'_>) -> bool {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 17] = [
         "cache_control",
         "call_id",
         "data",
@@ -182,7 +193,6 @@ fn is_read_by_no_model(name: &Text<'_>) -> bool {
         "image_url",
         "input_audio",
         "prompt_cache_breakpoint",
-        "result",
         "signature",
         "source",
         "status",

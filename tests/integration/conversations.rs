@@ -185,6 +185,20 @@ async fn instances_with_one_redis_tell_the_same() {
             let most = if key.contains(":c:") { 24 * 3_600_000 } else { 30 * 24 * 3_600_000 };
             assert!((1..=most).contains(&left), "{key} {left}");
         }
+        if secret.is_empty() {
+            // Everything is lost, the key that names conversations too: both find the same one again.
+            let _: String = redis.ask(&["FLUSHALL"]).await;
+            eventually("both tell the same again", async || {
+                for pillion in [&one, &two] {
+                    say(pillion, &named, &body(33, "")).await;
+                }
+                let told = [found(&one).await, found(&two).await];
+                told[0]["requests"] == told[1]["requests"] && told[0]["requests"].as_u64() > Some(3)
+            })
+            .await;
+            let keys = redis.keys().await;
+            assert_eq!(keys.iter().filter(|key| key.contains(":c:")).count(), 1, "{keys:?}");
+        }
         // What one forgets the other does not know either.
         let meant = [("pillion-admin", "1")];
         let answer = one.admin_with("DELETE", "/conversations/canary-conversation", &meant).await;

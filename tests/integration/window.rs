@@ -195,6 +195,65 @@ async fn a_conversation_that_was_taken_whole_is_left_whole_for_a_while() {
     pillion.metric_is("pillion_original_resent_total", LABELS, 1.0).await;
 }
 
+/// A call that the first request made and the second answers: signed thinking, and marks that came late.
+fn thinking(turn: usize) -> String {
+    format!(
+        r#"{{"role":"assistant","content":[{{"type":"thinking","thinking":"t{turn}","signature":"signed-{turn}"}},{{"type":"text","text":"a"}}]}}"#
+    )
+}
+
+#[tokio::test]
+async fn thinking_that_was_made_under_a_cut_is_sent_under_it_if_the_whole_is_refused() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("anthropic", &upstream, &["window: {max_messages: 3}"]).await;
+    // Thinking that was made of three messages; then the bot marks its last message.
+    let mut all = turns(7);
+    all.push(thinking(7));
+    all.push(message("user", "q8").replace('}', r#","cache_control":{"type":"ephemeral"}}"#));
+    let refusal = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Invalid `signature` in `thinking` block"}}"#;
+    upstream.push(Answer::status(400, refusal));
+    upstream.push(Answer::ok("{}"));
+    let answer = pillion.post_with("/v1/messages", &[("x-conversation-id", "a")], &body(&all)).await;
+    assert_eq!((answer.status, answer.header("pillion-trimmed")), (200, Some("4")));
+    let seen = upstream.requests();
+    assert_eq!((seen[0].text(), seen[1].text()), (body(&all), body(&all[4..])));
+    assert_eq!(seen[1].header("content-length").unwrap(), seen[1].body.len().to_string());
+    let told = pillion.admin_get("/conversations/a").await.json();
+    let amounts = &told["conversations"][0];
+    assert_eq!((&amounts["forwarded"]["messages"], &amounts["saved"]["messages"]), (&5.into(), &4.into()));
+    // That form first, from now on.
+    upstream.push(Answer::ok("{}"));
+    let answer = pillion.post_with("/v1/messages", &[("x-conversation-id", "a")], &body(&all)).await;
+    assert_eq!((answer.status, answer.header("pillion-trimmed")), (200, Some("4")));
+    assert_eq!((upstream.count(), upstream.last().text()), (3, body(&all[4..])));
+}
+
+#[tokio::test]
+async fn a_refusal_that_streams_keeps_no_place_from_the_original() {
+    let upstream = Upstream::start().await;
+    let yaml =
+        "limits: {max_in_flight: 1}\nroutes: [{name: r, path: /, upstream: '${UP}', preset: openai}]\n";
+    let pillion = Pillion::start(yaml, &[("UP", &upstream.url())]).await;
+    upstream.push(Answer::status(400, format!(r#"{{"error":"{}"}}"#, "x".repeat(100 * 1024))));
+    upstream.push(Answer::ok("{}"));
+    assert_eq!(pillion.post(CHAT, &body(&turns(31))).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_original_is_attempted_like_any_request() {
+    let upstream = Upstream::start().await;
+    let pillion = Pillion::route("openai", &upstream, &["retry: {base: 1ms}"]).await;
+    upstream.push(Answer::status(400, r#"{"error":{}}"#));
+    upstream.push(Answer::status(503, "{}"));
+    upstream.push(Answer::ok("{}"));
+    assert_eq!(pillion.post(CHAT, &body(&turns(31))).await.status, 200);
+    // Once is once.
+    upstream.push(Answer::status(400, r#"{"error":{}}"#));
+    let other = [&[message("user", "other")], &turns(31)[1..]].concat();
+    let answer = pillion.post_with(CHAT, &[("pillion-retry", "off")], &body(&other)).await;
+    assert_eq!((answer.status, upstream.count()), (400, 4));
+}
+
 #[tokio::test]
 async fn anthropics_too_long_prompt_is_not_sent_even_longer_either() {
     let upstream = Upstream::start().await;

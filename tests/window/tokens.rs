@@ -2,6 +2,7 @@
 
 use pillion::window::{Encoding, Policy};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use tiktoken::CoreBpe;
 
 use crate::histories::Element;
@@ -56,6 +57,15 @@ struct Weigher {
     result_is_text: bool,
 }
 
+impl Weigher {
+    /// Arguments of a call: an object counts as it is written.
+    fn input(&mut self, value: &str) {
+        let text = if value.starts_with('{') { value } else { value.trim_matches('"') };
+        let text = pillion::json::unescape(text.as_bytes()).unwrap_or(text.into());
+        self.tokens += self.by.count(&text) as u64;
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for &mut Weigher {
     type Value = ();
 
@@ -105,6 +115,10 @@ impl<'de> Visitor<'de> for &mut Weigher {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         while let Some(name) = members.next_key::<String>()? {
             let is_picture = name == "result" && !self.result_is_text;
+            if name == "input" {
+                self.input(members.next_value::<&RawValue>()?.get());
+                continue;
+            }
             if NO_TEXT.contains(&name.as_str()) || is_picture {
                 members.next_value::<IgnoredAny>()?;
             } else {

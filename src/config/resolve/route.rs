@@ -110,12 +110,7 @@ fn meaning<'a>(
         Some(Window { id_header: Some(_), .. }) => at.key("window").key("id_header"),
         _ => KeyPath::root().key("defaults").key("window").key("id_header"),
     };
-    let id_header = HeaderName::from_bytes(id_header.as_bytes()).ok().or_else(|| {
-        if !findings.touches(&id_at) {
-            findings.add_value(&id_at, id_header, "not the name of a header", "x-conversation-id");
-        }
-        None
-    });
+    let id_header = conversation_header(id_header, &id_at, findings);
     let (limits, conversation_idle) = (layers.limits(), layers.conversation_idle());
     let (stop_sdk, guard) = (layers.stop_sdk(), layers.guard());
     let own = route.preset.as_deref().unwrap_or_default();
@@ -357,4 +352,21 @@ fn check_breaker(at: &KeyPath, breaker: Option<&Breaker>, findings: &mut Finding
         let rule = "a share of failures above which it opens";
         findings.add_value(&section.key("errors"), "0%", rule, "80%");
     }
+}
+
+/// The header that names conversations. It is not forwarded, so it must be none that the upstream needs.
+fn conversation_header(written: String, at: &KeyPath, findings: &mut Findings) -> Option<HeaderName> {
+    const NEEDED: [&str; 5] = ["accept", "content-encoding", "content-length", "content-type", "host"];
+    let name = HeaderName::from_bytes(written.as_bytes()).ok();
+    let rule = match &name {
+        None => "not the name of a header",
+        Some(name) if NEEDED.contains(&name.as_str()) || plan::CREDENTIALS.contains(&name.as_str()) => {
+            "it is not forwarded, and the upstream needs it"
+        }
+        Some(_) => return name,
+    };
+    if !findings.touches(at) {
+        findings.add_value(at, written, rule, "x-conversation-id");
+    }
+    None
 }

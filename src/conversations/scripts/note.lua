@@ -1,9 +1,11 @@
 -- Adds a request to what is known of its conversation.
 -- KEYS: 1 the identifier, 2 where the key lies that names it. ARGV: 1 whose it is, 2 when it is over (ms), 3 the key's
--- lifetime (ms), 4 whether the key lies here, 5 how many conversations an identifier may have, 6 what it is like ('' as
+-- lifetime (ms), 4 the key, if it lies here, 5 how many conversations an identifier may have, 6 what it is like ('' as
 -- before), 7 requests, 8 to 10 forwarded (messages, bytes, tokens), 11 to 13 left out.
-if ARGV[4] ~= '' and redis.call('PEXPIRE', KEYS[2], ARGV[3]) == 0 then
-  return redis.error_reply('UNJOINED the key is gone')
+if ARGV[4] ~= '' then
+  -- Another key may lie there: it was lost, and somebody has brought one.
+  if redis.call('GET', KEYS[2]) ~= ARGV[4] then return redis.error_reply('UNJOINED the key is another') end
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
 end
 local key, whose = KEYS[1], ARGV[1]
 local time = redis.call('TIME')

@@ -18,14 +18,6 @@ use write::Writer;
 
 use crate::strict::Dialect;
 
-/// What the window is known to get wrong. Each is set, and goes, once it does not any more.
-pub(crate) mod gaps {
-    /// Responses: the screenshot of a computer is a picture, not text.
-    pub(crate) const SCREENSHOTS: bool = false;
-    /// Responses: what came of a program is text, not a picture.
-    pub(crate) const RESULTS_OF_PROGRAMS: bool = false;
-}
-
 /// Stands where the signature of thinking goes; made as long as one.
 pub(crate) const UNSIGNED: &str = "bound-????????????????";
 

@@ -1,7 +1,7 @@
 //! Items of Responses.
 
 use super::write::{AUDIO, FILE, IMAGE, Writer};
-use super::{Made, Maker, Role, gaps};
+use super::{Made, Maker, Role};
 use crate::strict::id_out_of;
 
 /// Calls and their outputs, and which members hold what is done and what came of it.
@@ -162,16 +162,12 @@ impl Maker {
             "computer_call_output" => {
                 let url = format!("data:image/png;base64,{}", w.base64());
                 let url = w.string(&url);
-                let shown =
-                    if gaps::SCREENSHOTS { ("image_url", w.no_text(url, IMAGE)) } else { ("file_id", url) };
+                let shown = ("image_url", w.no_text(url, IMAGE));
                 let shot = w.object(&[("type", "\"computer_screenshot\"".to_owned()), shown]);
                 ("output", shot)
             }
             "tool_search_output" => ("tools", w.junk(2)),
-            "program_output" => {
-                let text = w.loose_text();
-                ("result", if gaps::RESULTS_OF_PROGRAMS { text } else { w.no_text(text, 0) })
-            }
+            "program_output" => ("result", w.loose_text()),
             "shell_call_output" => {
                 let (out, err) = (w.loose_text(), w.loose_text());
                 let chunk = w.object(&[("stdout", out), ("stderr", err)]);
