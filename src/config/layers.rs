@@ -170,7 +170,9 @@ impl Layers<'_> {
             enabled: first(&layers, |w| w.enabled),
             shadow: first(&layers, |w| w.shadow),
             max_messages: messages as usize,
-            step: first(&layers, |w| w.step).max(1) as usize,
+            // A step beyond the limit would leave the last turn alone.
+            step: first(&layers, |w| w.step).clamp(1, if messages == 0 { u32::MAX } else { messages })
+                as usize,
             max_bytes: first(&layers, |w| w.max_bytes).0,
             max_tokens: u64::from(first(&layers, |w| w.max_tokens)),
             encoding: match first(&layers, |w| w.encoding) {

@@ -158,7 +158,7 @@ impl Conversations {
         Found { conversations, shared: false }
     }
 
-    /// Forgets the conversations of an identifier. Tells whether Redis has as well, where there is one.
+    /// Forgets the conversations of an identifier. Tells whether Redis has as well.
     pub async fn forget(&self, id: &str) -> bool {
         if let Some(known) = &self.known {
             let id = self.key.identifier(id.as_bytes());
@@ -166,7 +166,7 @@ impl Conversations {
         }
         match &self.shared {
             Some(shared) => shared.forget(id).await,
-            None => true,
+            None => false,
         }
     }
 

@@ -168,8 +168,8 @@ impl Element {
             } else if name.is("source") {
                 part.is_text |= self.source(scanner)?;
             } else if name.is("signature") || name.is("data") {
-                // More than an empty string, or `null`.
-                part.is_signed |= self.skip_opaque(scanner)? > "null".len();
+                let is_string = scanner.kind()? == Kind::String;
+                part.is_signed |= self.skip_opaque(scanner)? > "\"\"".len() && is_string;
             } else if !self.takes(&name, scanner)? {
                 scanner.skip()?;
             }

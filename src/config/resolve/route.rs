@@ -360,8 +360,12 @@ fn conversation_header(written: String, at: &KeyPath, findings: &mut Findings) -
     let name = HeaderName::from_bytes(written.as_bytes()).ok();
     let rule = match &name {
         None => "not the name of a header",
-        Some(name) if NEEDED.contains(&name.as_str()) || plan::CREDENTIALS.contains(&name.as_str()) => {
-            "it is not forwarded, and the upstream needs it"
+        Some(name)
+            if NEEDED.contains(&name.as_str())
+                || plan::CREDENTIALS.contains(&name.as_str())
+                || name.as_str().starts_with("pillion-") =>
+        {
+            "it is not forwarded, and the upstream or Pillion needs it"
         }
         Some(_) => return name,
     };
