@@ -48,7 +48,7 @@ struct Known {
     route: Box<str>,
     snapshot: Snapshot,
     account: Account,
-    /// Redis was told of it.
+    /// Redis was told of the last request.
     shared: bool,
 }
 
@@ -122,6 +122,8 @@ impl Conversations {
             }
             (one.last, one.idle) = (now, idle);
             one.snapshot = snapshot.unwrap_or(one.snapshot);
+            // Until it is told: Redis may have lost what was told before.
+            one.shared = false;
             one.account.add(change);
             drop(one);
             return known;
