@@ -204,5 +204,6 @@ fn is_name(value: &[u8]) -> bool {
 /// Members that say that the history is not all here, or that the upstream cuts it itself.
 fn is_kept_by_upstream(name: &Text<'_>, value: &[u8]) -> bool {
     let there = name.is("previous_response_id") || name.is("conversation") || name.is("context_management");
-    there && value != b"null" || name.is("truncation") && value == b"\"auto\""
+    there && value != b"null"
+        || name.is("truncation") && json::pointer::string(value).is_some_and(|word| word == "auto")
 }

@@ -15,6 +15,9 @@ const CALLS: [&[u8]; 6] = [
     b"apply_patch_call",
 ];
 
+/// What the bot's author says in another form than a message: it belongs to the head where it leads.
+const SETTINGS: [&[u8]; 2] = [b"additional_tools", b"configuration_update"];
+
 /// Its result is a picture, not text.
 pub(super) const PICTURE: &[u8] = b"image_generation_call";
 
@@ -63,7 +66,9 @@ pub(super) fn element(scanner: &mut Scanner<'_>) -> Result<Element, Invalid> {
         return Ok(element);
     };
     element.role = Role::Other;
-    if *word == *PICTURE {
+    if SETTINGS.contains(&&*word) {
+        element.role = Role::Author;
+    } else if *word == *PICTURE {
         element.opaque += result;
     } else if *word == *b"reasoning" {
         element.thinking = true;

@@ -385,3 +385,21 @@ fn thousands_of_turns_are_remembered_in_part() {
         }
     }
 }
+
+#[test]
+fn tools_and_settings_of_responses_lead_as_messages_of_the_authors_do() {
+    let policy = Policy { dialect: Dialect::Responses, ..policy(1, 1, 0) };
+    let head =
+        r#"{"type":"additional_tools","role":"developer","tools":[]},{"role":"developer","content":"d"}"#;
+    let history =
+        r#"{"role":"user","content":"1"},{"role":"assistant","content":"2"},{"role":"user","content":"3"}"#;
+    let body = format!(r#"{{"input":[{head},{history}]}}"#);
+    let reading = trim(&body, &policy);
+    assert_eq!((reading.forwarded, reading.removed), (Some(1), 2));
+    let kept = String::from_utf8(spliced(&body, &reading).unwrap()).unwrap();
+    assert_eq!(kept, format!(r#"{{"input":[{head},{{"role":"user","content":"3"}}]}}"#));
+    for truncation in [r#""auto""#, r#""\u0061uto""#] {
+        let body = body.replace("{\"input\"", &format!("{{\"truncation\":{truncation},\"input\""));
+        assert_eq!(trim(&body, &policy).untouched, Some(Untouched::ServerState));
+    }
+}

@@ -60,7 +60,8 @@ struct Weigher {
 impl Weigher {
     /// Arguments of a call: an object counts as it is written.
     fn input(&mut self, value: &str) {
-        let text = if value.starts_with('{') { value } else { value.trim_matches('"') };
+        let inside = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        let text = inside.unwrap_or(value);
         let text = pillion::json::unescape(text.as_bytes()).unwrap_or(text.into());
         self.tokens += self.by.count(&text) as u64;
     }
