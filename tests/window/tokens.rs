@@ -58,12 +58,15 @@ struct Weigher {
 }
 
 impl Weigher {
-    /// Arguments of a call: an object counts as it is written.
+    /// Arguments of a call: an object counts as it is written, anything else by its strings.
     fn input(&mut self, value: &str) {
-        let inside = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        let text = inside.unwrap_or(value);
-        let text = pillion::json::unescape(text.as_bytes()).unwrap_or(text.into());
-        self.tokens += self.by.count(&text) as u64;
+        if value.starts_with('{') {
+            let text = pillion::json::unescape(value.as_bytes()).unwrap_or(value.into());
+            self.tokens += self.by.count(&text) as u64;
+        } else {
+            // What is not read is not cut either.
+            let _ = DeserializeSeed::deserialize(&mut *self, &mut serde_json::Deserializer::from_str(value));
+        }
     }
 }
 
